@@ -1,0 +1,6 @@
+"""``python -m boltzgen``."""
+
+from boltzgen.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Torsions, free-energy surfaces, plots and the report."""

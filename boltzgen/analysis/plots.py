@@ -1,0 +1,302 @@
+"""The figures of an analysis. Each function returns a matplotlib Figure; :func:`render` makes pixels of it.
+
+Raw samples are grey, reweighted ones blue (Okabe and Ito's palette for colour-blind readers).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import matplotlib.image
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from boltzgen.analysis.surfaces import EnsembleAnalysis, Histogram, ResidueAnalysis
+from boltzgen.analysis.torsions import BASINS, assign_basins
+from boltzgen.statistics.free_energy import Profile
+from boltzgen.statistics.weights import WeightSummary
+
+MAX_FREE_ENERGY = 8.0
+"""Surfaces are drawn up to this free energy, in kT; what lies above has the last colour."""
+
+RAW_COLOR = "#8c8c8c"
+REWEIGHTED_COLOR = "#0072B2"
+MARK_COLOR = "#D55E00"
+SURFACE_COLORS = "YlGnBu_r"
+
+_OFF_SCALE = 1e3  # kT; stands for an infinite upper bound, so that its band leaves the frame
+
+_BASIN_LABELS = {
+    "alpha_R": (r"$\alpha_\mathrm{R}$", -162, -102),
+    "beta": (r"$\beta$", -166, 68),
+    "PII": (r"P$_\mathrm{II}$", -18, 68),
+    "alpha_L": (r"$\alpha_\mathrm{L}$", 104, 104),
+    "C7ax": (r"C$_7^\mathrm{ax}$", 100, -162),
+}
+
+_STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 10,
+    "axes.titlesize": 10,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#404040",
+    "axes.labelcolor": "#202020",
+    "xtick.color": "#404040",
+    "ytick.color": "#404040",
+    "xtick.direction": "out",
+    "ytick.direction": "out",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    "figure.dpi": 160,
+}
+
+_TRAINING_PANELS = (
+    ("loss", "loss (nats)"),
+    ("elbo_gap", "log Z − ELBO (nats)"),
+    ("ess_fraction", "ESS (%)"),
+    ("temperature", "temperature (K)"),
+)
+
+
+def analysis_figures(analysis: EnsembleAnalysis) -> dict[str, Figure]:
+    """All figures of an analysis, by the stem of the file they are stored under."""
+    figures = {}
+    for label, residue in analysis.residues.items():
+        figures[f"ramachandran_{label}"] = ramachandran_figure(residue, label)
+        figures[f"profiles_{label}"] = profile_figure(residue, label)
+    figures["energy"] = energy_figure(analysis.energy)
+    figures["log_weight"] = log_weight_figure(analysis.log_weight, analysis.weights)
+    return figures
+
+
+def ramachandran_figure(residue: ResidueAnalysis, label: str) -> Figure:
+    """Free energy over (φ, ψ), raw and reweighted, on one colour scale; unvisited bins are white."""
+    with _style():
+        figure = Figure(figsize=(7.4, 3.5), layout="compressed")
+        raw, reweighted = figure.subplots(1, 2, sharex=True, sharey=True)
+        degrees = np.degrees(residue.edges)
+        _draw_surface(raw, degrees, residue.surface_raw, f"{label}, flow samples")
+        mesh = _draw_surface(reweighted, degrees, residue.surface, f"{label}, reweighted")
+        raw.set_ylabel("ψ (degrees)")
+        bar = figure.colorbar(mesh, ax=[raw, reweighted], extend="max", aspect=24, pad=0.02)
+        bar.set_label("free energy (kT)")
+        bar.outline.set_linewidth(0.6)
+        return figure
+
+
+def profile_figure(residue: ResidueAnalysis, label: str) -> Figure:
+    """F(φ) and F(ψ) of one residue: raw line, reweighted line with its 95 % band."""
+    with _style():
+        figure = Figure(figsize=(7.4, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        _draw_profiles(left, residue.phi_raw, residue.phi_profile)
+        _draw_profiles(right, residue.psi_raw, residue.psi_profile)
+        _degree_axis(left, "φ (degrees)")
+        _degree_axis(right, "ψ (degrees)")
+        left.set_ylabel("free energy (kT)")
+        left.set_ylim(0.0, _profile_limit(residue))
+        left.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, borderaxespad=0.0)
+        right.set_title(label, loc="right")
+        return figure
+
+
+def energy_figure(histogram: Histogram) -> Figure:
+    """Density of the reduced potential among samples as drawn and as weighted."""
+    with _style():
+        figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+        axes = figure.subplots()
+        _draw_histogram(axes, histogram)
+        axes.set_ylim(bottom=0.0)
+        axes.set_xlabel("reduced potential U/kT")
+        axes.set_ylabel("density")
+        axes.legend()
+        return figure
+
+
+def log_weight_figure(histogram: Histogram, summary: WeightSummary) -> Figure:
+    """Density of the log-weights, log scale; the reweighted curve shows which weights carry the averages."""
+    with _style():
+        figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+        axes = figure.subplots()
+        _draw_histogram(axes, histogram)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.5 * histogram.raw[histogram.raw > 0].min())
+        axes.axvline(summary.log_z, color=MARK_COLOR, linewidth=1.2, linestyle=(0, (4, 2)), label="log Z")
+        axes.set_xlabel("log-weight (nats)")
+        axes.set_ylabel("density")
+        axes.set_title(f"ESS {summary.ess:,.0f} of {summary.n_samples:,}   k̂ {summary.khat:.2f}", loc="right")
+        axes.legend(loc="upper left")
+        return figure
+
+
+def training_figure(columns: Mapping[str, ArrayLike]) -> Figure:
+    """Course of the training over the number of energy evaluations.
+
+    Parameters
+    ----------
+    columns
+        ``energies`` and any of ``loss``, ``elbo_gap``, ``ess_fraction``, ``temperature``, all of one length.
+        NaN marks what was not measured at a step; panels without a number are left out.
+
+    Raises
+    ------
+    ValueError
+        If ``energies`` is missing or no panel has a number.
+    """
+    if "energies" not in columns:
+        raise ValueError("training columns lack 'energies'.")
+    energies = np.asarray(columns["energies"], dtype=np.float64)
+    panels = [(n, t) for n, t in _TRAINING_PANELS if n in columns and np.isfinite(_column(columns, n)).any()]
+    if not panels:
+        raise ValueError("training columns hold no measured value.")
+    n_columns = 1 if len(panels) % 2 else 2
+    n_rows = len(panels) // n_columns
+    with _style():
+        figure = Figure(figsize=(7.4, 0.5 + 2.1 * n_rows), layout="constrained")
+        grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False)
+        for axes, (name, title) in zip(grid.flat, panels, strict=True):
+            _draw_training(axes, name, energies, _column(columns, name))
+            axes.set_ylabel(title)
+        for axes in grid[-1]:
+            axes.set_xlabel("energy evaluations")
+        return figure
+
+
+def render(figure: Figure) -> tuple[bytes, NDArray[np.uint8]]:
+    """PNG file content of a figure, and the same pixels as an array (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    rgb = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    png = io.BytesIO()
+    # From the pixels: to print the figure would lay it out once more, and slightly differently.
+    matplotlib.image.imsave(png, rgb, format="png", dpi=figure.dpi)
+    return png.getvalue(), rgb
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.style.context(_STYLE):
+        yield
+
+
+def _degree_axis(axes: Axes, label: str) -> None:
+    axes.set_xlim(-180, 180)
+    axes.xaxis.set_major_locator(MultipleLocator(90))
+    axes.set_xlabel(label)
+
+
+def _draw_surface(axes: Axes, degrees: NDArray[np.float64], surface: NDArray[np.float64], title: str) -> QuadMesh:
+    mesh = axes.pcolormesh(
+        degrees,
+        degrees,
+        np.ma.masked_invalid(surface).T,
+        cmap=SURFACE_COLORS,
+        vmin=0.0,
+        vmax=MAX_FREE_ENERGY,
+        rasterized=True,
+    )
+    _draw_basins(axes)
+    axes.set_aspect("equal")
+    axes.set_title(title)
+    _degree_axis(axes, "φ (degrees)")
+    axes.set_ylim(-180, 180)
+    axes.yaxis.set_major_locator(MultipleLocator(90))
+    axes.spines[:].set_visible(True)
+    return mesh
+
+
+def _draw_basins(axes: Axes) -> None:
+    halo = [withStroke(linewidth=2.0, foreground="white")]
+    grid = np.linspace(-180, 180, 721)
+    basin = assign_basins(*np.meshgrid(np.radians(grid), np.radians(grid)))
+    for index, name in enumerate(BASINS):
+        inside = (basin == index).astype(float)
+        axes.contour(grid, grid, inside, levels=[0.5], colors="#505050", linewidths=0.5)
+        text, x, y = _BASIN_LABELS[name]
+        axes.text(x, y, text, color="#101010", fontsize=8, ha="center", va="center", path_effects=halo)
+
+
+def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile) -> None:
+    degrees = _closed(np.degrees(reweighted.centers), 360.0)
+    axes.plot(degrees, _closed(_finite(raw.free_energy)), color=RAW_COLOR, label="flow samples")
+    label = "reweighted"
+    if reweighted.lower is not None and reweighted.upper is not None:
+        label = "reweighted, 95 % band"
+        axes.fill_between(
+            degrees,
+            _closed(_finite(reweighted.lower)),
+            _closed(np.where(np.isfinite(reweighted.lower), np.minimum(reweighted.upper, _OFF_SCALE), np.nan)),
+            color=REWEIGHTED_COLOR,
+            alpha=0.25,
+            linewidth=0,
+        )
+    axes.plot(degrees, _closed(_finite(reweighted.free_energy)), color=REWEIGHTED_COLOR, label=label)
+
+
+def _profile_limit(residue: ResidueAnalysis) -> float:
+    profiles = (residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile)
+    highest = max(np.nanmax(_finite(profile.free_energy)) for profile in profiles)
+    return float(np.ceil(highest + 1.0))
+
+
+def _draw_histogram(axes: Axes, histogram: Histogram) -> None:
+    axes.stairs(histogram.raw, histogram.edges, color=RAW_COLOR, fill=True, alpha=0.3)
+    axes.stairs(histogram.raw, histogram.edges, color=RAW_COLOR, linewidth=1.2, label="flow samples")
+    axes.stairs(histogram.reweighted, histogram.edges, color=REWEIGHTED_COLOR, linewidth=1.4, label="reweighted")
+    axes.margins(x=0.02)
+
+
+def _draw_training(axes: Axes, name: str, energies: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    shown = np.isfinite(values) & np.isfinite(energies)
+    if name == "elbo_gap":
+        shown &= values > 0  # noise can push a small gap below zero, which a log axis cannot show
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(_count_label))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if name == "ess_fraction":
+        values = 100.0 * values
+        axes.set_ylim(0, 100)
+    x, y = energies[shown], values[shown]
+    axes.plot(x, y, color=REWEIGHTED_COLOR, linewidth=1.2, marker="o" if x.size <= 40 else None, markersize=3)
+    if name == "loss" and y.size > 20:
+        low, high = y.min(), np.quantile(y, 0.95)  # the first steps from random weights are off any scale
+        margin = 0.1 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+    axes.set_xlim(left=0.0)
+    axes.xaxis.set_major_formatter(FuncFormatter(_count_label))
+    axes.grid(True, color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _count_label(value: float, _position: int | None = None) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _column(columns: Mapping[str, ArrayLike], name: str) -> NDArray[np.float64]:
+    return np.asarray(columns[name], dtype=np.float64)
+
+
+def _closed(values: NDArray[np.float64], period: float = 0.0) -> NDArray[np.float64]:
+    """One point more at each end of a periodic axis, so that lines reach the frame."""
+    return np.concatenate([[values[-1] - period], values, [values[0] + period]])
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN in place of infinities, so that a line has a gap there."""
+    return np.where(np.isfinite(values), values, np.nan)

@@ -1,0 +1,1 @@
+"""The command line: thin commands, shared options, exit codes, progress. Heavy imports in functions."""

@@ -1,0 +1,237 @@
+"""The flags of all commands, as data: a flag that sets a configuration key knows which one.
+
+No value is checked here: `boltzgen.config` does that, in the same words for a file, --set and a flag.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MOLECULE, TRAINING, SAMPLING, GATES = "Molecule", "Training", "Samples", "Quality gates (exit 7 if not met)"
+CONFIGURATION, BEHAVIOUR = "Configuration", "Behaviour"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One option. `key` is the configuration key that it sets, if any; `default` is what the help shows."""
+
+    name: str
+    flags: tuple[str, ...]
+    help: str
+    panel: str
+    key: str | None = None
+    metavar: str | None = None
+    default: str | None = None
+    kind: Any = str
+
+    def parameter(self) -> inspect.Parameter:
+        """The option as a parameter of a command."""
+        switch = self.kind is bool
+        start = False if switch and self.key is None else None
+        option = typer.Option(
+            start,
+            *self.flags,
+            help=self.help + (f" (default: {self.default})" if self.default else ""),
+            rich_help_panel=self.panel,
+            metavar=" " if switch else self.metavar,
+            show_default=False,
+        )
+        kind = self.kind | None if start is None else self.kind
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+
+
+FORCE_FIELD = Flag(
+    "force_field",
+    ("--ff",),
+    "AMBER protein force field.",
+    MOLECULE,
+    key="prepare.force_field",
+    metavar="NAME",
+    default="ff14SB",
+)
+SOLVENT = Flag(
+    "solvent",
+    ("--solvent",),
+    "vacuum, or a generalised Born model: hct, obc1, obc2, gbn, gbn2.",
+    MOLECULE,
+    key="prepare.solvent",
+    metavar="MODEL",
+    default="obc2",
+)
+TEMPERATURE = Flag(
+    "temperature",
+    ("--temperature",),
+    "Temperature of the ensemble, in kelvin.",
+    MOLECULE,
+    key="prepare.temperature",
+    metavar="K",
+    default="300.0",
+)
+PRESET = Flag(
+    "preset",
+    ("--preset",),
+    "Length of training: quick, standard or thorough.",
+    TRAINING,
+    key="train.preset",
+    metavar="NAME",
+    default="standard",
+)
+TIME_BUDGET = Flag(
+    "time_budget",
+    ("--time-budget",),
+    "Fit the training to this time (90s, 30m, 01:30:00).",
+    TRAINING,
+    key="train.time_budget",
+    metavar="TIME",
+)
+MAX_ENERGIES = Flag(
+    "max_energies",
+    ("--max-energies",),
+    "Fit the training to this number of energy evaluations (5e6).",
+    TRAINING,
+    key="train.max_energies",
+    metavar="N",
+)
+DEVICE = Flag(
+    "device",
+    ("--device",),
+    "auto, cpu, mps, cuda or cuda:N.",
+    TRAINING,
+    key="train.device",
+    metavar="NAME",
+    default="auto",
+)
+N_SAMPLES = Flag(
+    "n",
+    ("-n",),
+    "Number of samples, over all shards.",
+    SAMPLING,
+    key="sample.n",
+    metavar="N",
+    default="50000",
+)
+SHARD = Flag("shard", ("--shard",), "Draw only part i of N (1-based).", SAMPLING, key="sample.shard", metavar="i/N")
+NEW_TEMPERATURES = Flag(
+    "temperatures",
+    ("--temperature",),
+    "Temperature to reweight to, in kelvin; may be repeated. Without it: the temperature of the ensemble.",
+    SAMPLING,
+    key="reweight.temperatures",
+    metavar="K",
+    kind=list[str],
+)
+REQUIRE_ESS = Flag(
+    "require_ess",
+    ("--require-ess",),
+    "Least effective sample size: a fraction of the samples up to 1, a count above 1.",
+    GATES,
+    key="analyze.require_ess",
+    metavar="ESS",
+)
+STRICT = Flag("strict", ("--strict",), "Ask for the verdict OK.", GATES, key="analyze.strict", kind=bool)
+
+COMMON = (
+    Flag("config", ("-c", "--config"), "TOML file with settings.", CONFIGURATION, metavar="FILE", kind=Path),
+    Flag(
+        "settings",
+        ("--set",),
+        "Set any key; may be repeated. Flags win over --set, --set over the file.",
+        CONFIGURATION,
+        metavar="a.b=v",
+        kind=list[str],
+    ),
+    Flag(
+        "dump_config",
+        ("--dump-config",),
+        "Print the resolved settings as TOML, do nothing else.",
+        CONFIGURATION,
+        kind=bool,
+    ),
+    Flag(
+        "seed",
+        ("--seed",),
+        "Seed of every random stream.",
+        CONFIGURATION,
+        key="seed",
+        metavar="N",
+        default="0",
+    ),
+    Flag("threads", ("--threads",), "CPU threads.", CONFIGURATION, key="threads", metavar="N", default="1"),
+    Flag("force", ("--force",), "Redo what is there already.", BEHAVIOUR, kind=bool),
+    Flag("dry_run", ("--dry-run",), "Check the command line, write nothing.", BEHAVIOUR, kind=bool),
+    Flag(
+        "json",
+        ("--json",),
+        "One JSON object on stdout, all else on stderr. After an error its keys are error and exit_code.",
+        BEHAVIOUR,
+        kind=bool,
+    ),
+    Flag("quiet", ("-q", "--quiet"), "Only warnings and errors.", BEHAVIOUR, kind=bool),
+    Flag("verbose", ("-v", "--verbose"), "Also show settings, and all progress.", BEHAVIOUR, kind=bool),
+    Flag("no_color", ("--no-color",), "No colour; so does the variable NO_COLOR.", BEHAVIOUR, kind=bool),
+    Flag("debug", ("--debug",), "Show the traceback of an error.", BEHAVIOUR, kind=bool),
+)
+
+Source = Annotated[
+    str | None,
+    typer.Argument(metavar="INPUT", help="PDB or .smi file of the molecule.", show_default=False),
+]
+SourceOrRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="INPUT|RUN",
+        help="PDB or .smi file, which is prepared first, or a prepared run directory.",
+        show_default=False,
+    ),
+]
+Run = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run directory, such as mol.run.", show_default=False)]
+AnyPath = Annotated[
+    Path | None,
+    typer.Argument(metavar="PATH", help="Run directory, or one of its files.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="RUN",
+        help="Run directory; without it INPUT's name with .run, here.",
+        rich_help_panel=MOLECULE,
+        show_default=False,
+    ),
+]
+Smiles = Annotated[
+    str | None,
+    typer.Option(
+        "--smiles",
+        metavar="TEXT",
+        help="The molecule as SMILES, in place of INPUT.",
+        rich_help_panel=MOLECULE,
+        show_default=False,
+    ),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help="Limit of a queue (23:30:00): stop with a checkpoint, exit 75; the same command goes on.",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Go on from a checkpoint if there is one (default: resume).",
+        metavar=" ",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    ),
+]

@@ -1,0 +1,111 @@
+"""What a command line asks for, checked before anything heavy is imported and before anything is written."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boltzgen.errors import ConflictError, InputError, StorageError
+
+if TYPE_CHECKING:
+    from boltzgen.config import Config
+    from boltzgen.workflow import Context, StageResult
+
+STAGES = ("prepare", "train", "sample", "reweight", "analyze")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked command: the stages that it runs in the directory `run`, and the function that does it."""
+
+    run: Path
+    stages: tuple[str, ...]
+    call: Callable[[Any, Config, Context], StageResult]  # the first argument is the module boltzgen.workflow
+    resume: bool = True
+    max_time: float | None = None
+
+    def files(self, config: Config) -> list[str]:
+        """The files that the command writes where they are not there yet."""
+        samples = "samples.h5"
+        if config.sample.shard:
+            part, total = (int(number) for number in config.sample.shard.split("/"))
+            samples = f"samples-{part:05d}-of-{total:05d}.h5"
+        names = {
+            "prepare": ["system.h5", "system.pdb", "system.xml"],
+            "train": ["flow.h5", "metrics.csv"],
+            "sample": [samples],
+            "reweight": ["ensemble.h5"],
+            "analyze": ["analysis.h5", "plots/*.png"],
+        }
+        return [str(self.run / name) for stage in self.stages for name in names[stage]]
+
+
+def new_run(source: str | None, smiles: str | None, output: Path | None) -> Path:
+    """The run directory for a molecule, after checking that the molecule is given once and is there.
+
+    Raises
+    ------
+    boltzgen.errors.InputError
+        No molecule or two, no such file.
+    boltzgen.errors.ConflictError
+        The output is a file.
+    boltzgen.errors.StorageError
+        The output cannot be written.
+    """
+    if source is not None and smiles is not None:
+        raise InputError("both INPUT and --smiles are given. Give one of them.")
+    if source is None and smiles is None:
+        raise InputError("no molecule is given. Give a PDB or .smi file, or --smiles.")
+    if source is not None:
+        path = Path(source)
+        if path.is_dir():
+            raise InputError(f"{source}: is a folder. Give a PDB or .smi file.")
+        if not path.exists():
+            raise InputError(f"{source}: no such file. Check the path.")
+        if not os.access(path, os.R_OK):
+            raise StorageError(f"{source}: cannot be read. Check its permissions.")
+    if output is None:
+        if source is None:
+            raise InputError("--smiles gives the run no name. Add -o NAME.run.")
+        output = Path(Path(source.removesuffix(".gz")).stem + ".run")
+    _check_writable(output)
+    return output
+
+
+def existing_run(run: Path | None) -> Path:
+    """The run directory that was named, after checking that it is there."""
+    if run is None:
+        raise InputError("no run directory is given. Give one, such as mol.run.")
+    if not run.exists():
+        raise InputError(f"{run}: no such run directory. Make it with: boltzgen run INPUT.")
+    if not run.is_dir():
+        raise InputError(f"{run}: is a file. Give a run directory, such as mol.run.")
+    return run
+
+
+def seconds(text: str | None, flag: str) -> float | None:
+    """The value of a time flag, in seconds."""
+    from boltzgen.config import parse_duration
+
+    if text is None:
+        return None
+    try:
+        value = parse_duration(text)
+    except ValueError as error:
+        raise InputError(f"{flag} {text}: {error}.") from None
+    if not 0 < value < math.inf:
+        raise InputError(f"{flag} {text}: must be a time > 0.")
+    return float(value)
+
+
+def _check_writable(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise ConflictError(f"{run}: is a file. Choose another run directory with -o.")
+    if not run.exists() and not run.absolute().parent.is_dir():
+        raise StorageError(f"{run}: its parent folder does not exist. Create it first.")
+    if not os.access(run if run.exists() else run.absolute().parent, os.W_OK):
+        raise StorageError(f"{run}: cannot be written. Choose another run directory with -o.")

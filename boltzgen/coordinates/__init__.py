@@ -1,0 +1,1 @@
+"""The bijection between whitened internal coordinates and Cartesian positions, with its log-determinant."""

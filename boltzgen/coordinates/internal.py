@@ -1,0 +1,99 @@
+"""Internal coordinates (bonds, angles, torsions) ↔ Cartesian positions, with log-determinants.
+
+Layout: ``(rows, batch)`` for internal coordinates and ``(atoms, 3, batch)`` for positions, batch last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boltzgen.coordinates.zmatrix import ZMatrix
+
+
+@dataclass(frozen=True)
+class Internal:
+    """Bonds ``(n−1, batch)`` nm, angles ``(n−2, batch)`` and torsions ``(n−3, batch)`` radians, by Z-matrix row."""
+
+    bonds: Tensor
+    angles: Tensor
+    torsions: Tensor
+
+
+def log_volume(internal: Internal) -> Tensor:
+    """ln of the volume element, Σ 2 ln r + Σ ln sin θ, without the factor 8π²V of rigid motion; shape ``(batch,)``.
+
+    Convention: dx = r₁² r₂² sin θ₂ … dr dθ dφ, every bond and angle included.
+    """
+    return 2.0 * internal.bonds.log().sum(0) + internal.angles.sin().log().sum(0)
+
+
+class InternalToCartesian:
+    """Places atoms one level of the Z-matrix at a time (NeRF), and reads internal coordinates back.
+
+    The frame: first atom at the origin, second on the z axis, third in the xz plane. Collinear reference atoms make
+    the torsion undefined; angles strictly between 0 and π keep away from that.
+    """
+
+    def __init__(self, zmatrix: ZMatrix, device: torch.device | str = "cpu") -> None:
+        self.zmatrix = zmatrix
+        levels = zmatrix.levels()
+        self._levels = [torch.as_tensor(level, device=device) for level in levels]
+        placed = [int(a) for a in zmatrix.atom[:3]] + [int(zmatrix.atom[k]) for level in levels for k in level]
+        slot = np.empty(zmatrix.n_atoms, dtype=np.int64)
+        slot[placed] = np.arange(zmatrix.n_atoms)
+        references = (zmatrix.bond, zmatrix.angle, zmatrix.torsion)
+        self._slots = [
+            torch.as_tensor(np.concatenate([slot[ref[level]] for ref in references]), device=device) for level in levels
+        ]
+        self._order = torch.as_tensor(slot, device=device)
+        self._third_on_root = zmatrix.bond[2] == zmatrix.atom[0]
+
+    def positions(self, internal: Internal) -> Tensor:
+        """Positions ``(atoms, 3, batch)`` in nm."""
+        r, theta, phi = internal.bonds, internal.angles, internal.torsions
+        placed = self._frame(r[0], r[1], theta[0])
+        for rows, slots in zip(self._levels, self._slots, strict=True):
+            b, c, d = placed.index_select(0, slots).chunk(3)
+            new = _place(b, c, d, r[rows - 1], theta[rows - 2], phi[rows - 3])
+            placed = torch.cat([placed, new])
+        return placed.index_select(0, self._order)
+
+    def internal(self, x: Tensor) -> Internal:
+        """Internal coordinates of positions ``(atoms, 3, batch)``; torsions in (−π, π]."""
+        z = self.zmatrix
+        bonds = (x[z.atom[1:]] - x[z.bond[1:]]).norm(dim=1)
+        a, b = x[z.atom[2:]] - x[z.bond[2:]], x[z.angle[2:]] - x[z.bond[2:]]
+        angles = torch.atan2(torch.linalg.cross(a, b, dim=1).norm(dim=1), (a * b).sum(1))
+        torsions = dihedral(x[z.atom[3:]], x[z.bond[3:]], x[z.angle[3:]], x[z.torsion[3:]])
+        return Internal(bonds, angles, torsions)
+
+    def _frame(self, r1: Tensor, r2: Tensor, theta: Tensor) -> Tensor:
+        zero = torch.zeros_like(r1)
+        second = torch.stack([zero, zero, r1])
+        along = r2 * theta.cos()
+        third = torch.stack([r2 * theta.sin(), zero, along if self._third_on_root else r1 - along])
+        return torch.stack([torch.zeros_like(second), second, third])
+
+
+def _place(b: Tensor, c: Tensor, d: Tensor, r: Tensor, theta: Tensor, phi: Tensor) -> Tensor:
+    """Positions ``(k, 3, batch)`` at distance r from b, angle θ to c, torsion φ to d."""
+    u = c - b
+    u = u * u.square().sum(1, keepdim=True).rsqrt()
+    v = d - c
+    m = v - (v * u).sum(1, keepdim=True) * u
+    m = m * m.square().sum(1, keepdim=True).rsqrt()
+    k = torch.linalg.cross(m, u, dim=1)
+    sine = r * theta.sin()
+    along, across, up = r * theta.cos(), sine * phi.cos(), sine * phi.sin()
+    return b + along[:, None] * u + across[:, None] * m + up[:, None] * k
+
+
+def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """IUPAC torsion a–b–c–d in (−π, π]; inputs ``(k, 3, batch)``, result ``(k, batch)``."""
+    b1, b2, b3 = b - a, c - b, d - c
+    n1, n2 = torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1)
+    return torch.atan2((b1 * n2).sum(1) * b2.norm(dim=1), (n1 * n2).sum(1))

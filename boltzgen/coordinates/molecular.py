@@ -1,0 +1,191 @@
+"""The bijection between latent blocks (slow torsions on circles, whitened stiff coordinates) and positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boltzgen.coordinates import charts
+from boltzgen.coordinates.internal import Internal, InternalToCartesian, log_volume
+from boltzgen.coordinates.symmetry import cycle_images
+from boltzgen.coordinates.zmatrix import ROTOR_ORDER, Rotor, ZMatrix
+
+SP3_WIDTH = 1.05
+"""Half-width in radians of the support of sibling torsions on sp3 centres: just over π/3, so stereo cannot invert."""
+
+PLANAR_WIDTH = math.pi / 2
+"""Half-width of the support of stiff torsions about planar centres: cis and trans stay apart."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Centres and supports of the stiff coordinates, and the affine map that whitens them.
+
+    ``bonds (n−1,)`` nm, ``angles (n−2,)``, ``torsions (n−3,)`` radians: the centres μ, by Z-matrix row; for rows of
+    rotors the centre of the window of τ̄; unused for other slow rows. ``widths (n−3,)`` radians. ``mean (n_stiff,)`` and
+    ``cholesky (n_stiff, n_stiff)`` of the deviations d at the reference temperature, d = mean + √(T/T₀) · cholesky · z.
+    """
+
+    bonds: np.ndarray
+    angles: np.ndarray
+    torsions: np.ndarray
+    widths: np.ndarray
+    mean: np.ndarray
+    cholesky: np.ndarray
+
+
+class MolecularCoordinates:
+    """Latent blocks ↔ Cartesian positions.
+
+    Blocks: ``torsions (batch, n_torsions)`` on circles [−π, π), slow torsions in chain order and rotors last (as
+    3(τ̄ − c)); ``stiff (batch, n_stiff)``, whitened, in chain order. Positions: ``(atoms, 3, batch)`` in nm.
+    """
+
+    def __init__(
+        self,
+        zmatrix: ZMatrix,
+        chart: Chart,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.zmatrix, self.chart, self.dtype, self.device = zmatrix, chart, dtype, device
+        self.geometry = InternalToCartesian(zmatrix, device)
+        n = zmatrix.n_atoms
+        slow = set(zmatrix.slow)
+        stiff_rows = [k - 3 for k in range(3, n) if k not in slow]
+        self._stiff_rows = torch.as_tensor(stiff_rows, dtype=torch.int64, device=device)
+        self._slow_rows = torch.as_tensor([k - 3 for k in zmatrix.slow], dtype=torch.int64, device=device)
+        # d is kept in chain order (bond, angle, torsion of each atom in turn), the charts in blocks by kind.
+        keys = [(k, 0) for k in range(1, n)] + [(k, 1) for k in range(2, n)] + [(k + 3, 2) for k in stiff_rows]
+        chain = sorted(range(len(keys)), key=keys.__getitem__)
+        self._to_chain = torch.as_tensor(chain, device=device)
+        self._to_blocks = torch.argsort(self._to_chain)
+        self._sizes = [n - 1, n - 2, len(stiff_rows)]
+        row_of = {int(a): k for k, a in enumerate(zmatrix.atom)}
+        self._rotors = [tuple(row_of[a] - 3 for a in rotor.atoms) for rotor in zmatrix.rotors]
+        # Place among the slow torsions → row of the leader, and (place among stiff torsions, ideal offset) of siblings.
+        self._rotor_places = {
+            zmatrix.slow.index(lead + 3): (
+                lead,
+                [(stiff_rows.index(k), self._ideal_offset(k)) for k in siblings],
+            )
+            for lead, *siblings in self._rotors
+        }
+        self.n_torsions, self.n_stiff = len(zmatrix.slow), len(keys)
+        self._row_order = torch.as_tensor(np.argsort([*stiff_rows, *(k - 3 for k in zmatrix.slow)]), device=device)
+        column = {name: torch.as_tensor(value, dtype=dtype, device=device) for name, value in vars(chart).items()}
+        self._bonds, self._angles, self._torsions, self._widths = (
+            column[name][:, None] for name in ("bonds", "angles", "torsions", "widths")
+        )
+        self._mean, self._cholesky = column["mean"][:, None], column["cholesky"]
+        self._log_scale = float(np.log(np.abs(np.diag(chart.cholesky))).sum())
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> MolecularCoordinates:
+        """The same coordinates in another precision, on another device."""
+        return MolecularCoordinates(self.zmatrix, self.chart, dtype, device)
+
+    def with_chart(self, **changes: np.ndarray) -> MolecularCoordinates:
+        """The same Z-matrix with parts of the chart replaced."""
+        return MolecularCoordinates(self.zmatrix, replace(self.chart, **changes), self.dtype, self.device)
+
+    def to_cartesian(self, torsions: Tensor, stiff: Tensor, temperature_ratio: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Positions ``(atoms, 3, batch)`` and ln |det ∂x/∂(torsions, stiff)| ``(batch,)``, without rigid motion."""
+        scale = math.sqrt(temperature_ratio)
+        d = self._mean + scale * (self._cholesky @ stiff.T)
+        x, log_det = self.from_deviations(torsions, d)
+        return x, log_det + (self._log_scale + self.n_stiff * math.log(scale))
+
+    def from_deviations(self, torsions: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Like :meth:`to_cartesian` from unwhitened deviations d ``(n_stiff, batch)`` in chain order."""
+        d_bond, d_angle, d_torsion = d.index_select(0, self._to_blocks).split(self._sizes)
+        bonds, log_bond = charts.bond(d_bond, self._bonds)
+        angles, log_angle = charts.angle(d_angle, self._angles)
+        rows = self._stiff_rows
+        stiff, log_torsion = charts.torsion(d_torsion, self._torsions[rows], self._widths[rows])
+        internal = Internal(bonds, angles, self._merge_torsions(torsions.T, stiff))
+        log_det = log_bond.sum(0) + log_angle.sum(0) + log_torsion.sum(0) + log_volume(internal)
+        return self.geometry.positions(internal), log_det
+
+    def from_cartesian(self, x: Tensor, temperature_ratio: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Torsions, stiff and ln |det ∂x/∂(torsions, stiff)| of positions in any image.
+
+        Stiff coordinates are NaN outside the support.
+        """
+        x = self.canonical_images(x)
+        internal = self.geometry.internal(x)
+        slow = internal.torsions.index_select(0, self._slow_rows).clone()
+        for place, rotor in zip(self._rotor_places, self._rotors, strict=True):
+            slow[place] = ROTOR_ORDER * self._rotor_angle(internal.torsions, rotor)
+        rows = self._stiff_rows
+        d_block = torch.cat(
+            [
+                charts.bond_inverse(internal.bonds, self._bonds),
+                charts.angle_inverse(internal.angles, self._angles),
+                charts.torsion_inverse(internal.torsions[rows], self._torsions[rows], self._widths[rows]),
+            ]
+        )
+        torsions, d = charts.wrap(slow).T, d_block.index_select(0, self._to_chain)
+        whitened = torch.linalg.solve_triangular(self._cholesky, d - self._mean, upper=False)
+        stiff = whitened.T / math.sqrt(temperature_ratio)
+        _, log_det = self.to_cartesian(torsions, stiff, temperature_ratio)
+        return torsions, stiff, log_det
+
+    def deviations(self, stiff: Tensor) -> Tensor:
+        """Unwhitened deviations ``(n_stiff, batch)`` of whitened ``(batch, n_stiff)`` at the reference temperature."""
+        return self._mean + self._cholesky @ stiff.T
+
+    def canonical_images(self, x: Tensor) -> Tensor:
+        """Relabel equivalent hydrogens so that every rotor lies in its window."""
+        if not self._rotors:
+            return x
+        torsions = self.geometry.internal(x).torsions
+        third = 2.0 * math.pi / ROTOR_ORDER
+        shifts = torch.stack([-torch.round(self._rotor_angle(torsions, rotor) / third) for rotor in self._rotors])
+        # A shift by one moves τ̄ by +2π/3 or −2π/3, as the hydrogens are numbered one way round or the other.
+        sense = torch.stack([self._torsions[rotor[1], 0].sign() for rotor in self._rotors])[:, None]
+        return cycle_images(x, self.zmatrix.rotors, (shifts * sense).to(torch.int64) % ROTOR_ORDER)
+
+    def _rotor_angle(self, torsions: Tensor, rotor: tuple[int, ...]) -> Tensor:
+        """τ̄ − c in [−π, π) from all torsions ``(n−3, batch)``."""
+        lead, *siblings = rotor
+        offset = sum(charts.wrap(torsions[k] - self._ideal_offset(k)) for k in siblings)
+        return charts.wrap(torsions[lead] + offset / ROTOR_ORDER - self._torsions[lead])
+
+    def _ideal_offset(self, row: int) -> float:
+        """±2π/3, the offset of a sibling in an ideal rotor."""
+        return float(np.sign(self.chart.torsions[row])) * 2.0 * math.pi / ROTOR_ORDER
+
+    def _merge_torsions(self, circles: Tensor, stiff: Tensor) -> Tensor:
+        """All torsions ``(n−3, batch)`` by row from circles ``(n_torsions, batch)`` and stiff torsions."""
+        slow = list(circles)
+        for place, (lead, siblings) in self._rotor_places.items():
+            offset = sum(stiff[k] - ideal for k, ideal in siblings)
+            slow[place] = self._torsions[lead] + (slow[place] - offset) / ROTOR_ORDER
+        return torch.cat([stiff, *(row[None] for row in slow)]).index_select(0, self._row_order)
+
+    def to_tree(self) -> dict[str, Any]:
+        """Z-matrix and chart as nested arrays, to be stored in a file."""
+        z = self.zmatrix
+        table = np.stack([z.atom, z.bond, z.angle, z.torsion, z.sibling.astype(np.int64)], axis=1)
+        rotors = np.asarray([rotor.atoms for rotor in z.rotors], dtype=np.int64).reshape(-1, ROTOR_ORDER)
+        return {
+            "zmatrix": table,
+            "slow": np.asarray(z.slow, dtype=np.int64),
+            "rotors": rotors,
+            "chart": asdict(self.chart),
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], dtype: torch.dtype = torch.float64) -> MolecularCoordinates:
+        """Build from what :meth:`to_tree` returned."""
+        atom, bond, angle, torsion, sibling = np.asarray(tree["zmatrix"]).T
+        rotors = tuple(Rotor(tuple(int(a) for a in row)) for row in tree["rotors"])  # type: ignore[arg-type]  # length 3
+        slow = tuple(int(k) for k in tree["slow"])
+        zmatrix = ZMatrix(atom, bond, angle, torsion, sibling.astype(bool), slow, rotors)
+        return cls(zmatrix, Chart(**tree["chart"]), dtype)

@@ -1,0 +1,1 @@
+"""Normalizing flow on circles (torsions) and lines (stiff coordinates)."""

@@ -1,0 +1,128 @@
+"""Layers of the flow: autoregressive splines on circles, couplings and an affine head on lines.
+
+Conditioners see circles only through cosines and sines of two harmonics, so that the density has no jump at ±π.
+All layers start as the identity.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from boltzgen.flow.spline import circular_spline, rotate, sinh_arcsinh
+
+HARMONICS = 2
+
+
+def circle_features(torsions: Tensor) -> Tensor:
+    """cos and sin of two harmonics: ``(batch, n)`` radians → ``(batch, 4 n)``."""
+    multiples = torch.cat([k * torsions for k in range(1, HARMONICS + 1)], dim=-1)
+    return torch.cat([multiples.cos(), multiples.sin()], dim=-1)
+
+
+def perceptron(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
+    """Two hidden layers; the last layer starts at zero, so that the bijection that it feeds starts as the identity."""
+    last = nn.Linear(n_hidden, n_out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_hidden), nn.SiLU(), last)
+
+
+class TorsionFlow(nn.Module):
+    """Autoregressive flow on a torus: p(τ₁) p(τ₂|τ₁) …, each factor two circular splines with a phase between."""
+
+    N_SPLINES = 2
+
+    def __init__(self, n_torsions: int, n_bins: int, n_hidden: int) -> None:
+        super().__init__()
+        self.n_bins = n_bins
+        n_out = self.N_SPLINES * (3 * n_bins + 1)
+        self.conditioners = nn.ModuleList(
+            perceptron(4 * k, n_hidden, n_out) if k else _Constant(n_out) for k in range(n_torsions)
+        )
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Base circles ``(batch, n)`` → torsions and ln |det|, ``(batch,)``."""
+        torsions: list[Tensor] = []
+        log_det = z.new_zeros(z.shape[0])
+        for k, conditioner in enumerate(self.conditioners):
+            x = z[:, k]
+            for spline, phase in self._spline_parameters(conditioner, torsions, z):
+                x, log_slope = circular_spline(x, spline)
+                x = rotate(x, phase)
+                log_det = log_det + log_slope
+            torsions.append(x)
+        return (torch.stack(torsions, dim=1) if torsions else z), log_det
+
+    def inverse(self, torsions: Tensor) -> tuple[Tensor, Tensor]:
+        """Torsions → base circles and ln |det| of that map."""
+        base: list[Tensor] = []
+        log_det = torsions.new_zeros(torsions.shape[0])
+        for k, conditioner in enumerate(self.conditioners):
+            x = torsions[:, k]
+            before = list(torsions[:, :k].unbind(1))
+            for spline, phase in reversed(self._spline_parameters(conditioner, before, torsions)):
+                x, log_slope = circular_spline(rotate(x, -phase), spline, inverse=True)
+                log_det = log_det + log_slope
+            base.append(x)
+        return (torch.stack(base, dim=1) if base else torsions), log_det
+
+    def _spline_parameters(
+        self, conditioner: nn.Module, before: list[Tensor], like: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        context = circle_features(torch.stack(before, dim=1)) if before else like.new_zeros(like.shape[0], 0)
+        parts = conditioner(context).chunk(self.N_SPLINES, dim=-1)
+        return [(part[:, :-1], math.pi * part[:, -1]) for part in parts]
+
+
+class _Constant(nn.Module):
+    """Parameters that depend on nothing: the conditioner of the first torsion."""
+
+    def __init__(self, n_out: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.value.expand(context.shape[0], -1)
+
+
+class StiffCoupling(nn.Module):
+    """Coupling on whitened stiff coordinates: those in ``mask`` are kept, the others pass a sinh-arcsinh map."""
+
+    N_PARAMETERS = 4
+    kept: Tensor
+    moved: Tensor
+    restore: Tensor
+
+    def __init__(self, mask: Tensor, n_context: int, n_hidden: int) -> None:
+        super().__init__()
+        kept, moved = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
+        self.register_buffer("kept", kept)
+        self.register_buffer("moved", moved)
+        self.register_buffer("restore", torch.argsort(torch.cat([kept, moved])))
+        self.conditioner = perceptron(len(kept) + n_context, n_hidden, self.N_PARAMETERS * len(moved))
+
+    def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
+        kept, moved = z.index_select(1, self.kept), z.index_select(1, self.moved)
+        parameters = self.conditioner(torch.cat([kept, context], dim=1))
+        parameters = parameters.view(len(z), self.N_PARAMETERS, -1).movedim(1, -1)
+        image, log_slope = sinh_arcsinh(moved, parameters, inverse=inverse)
+        return torch.cat([kept, image], dim=1).index_select(1, self.restore), log_slope.sum(1)
+
+
+class AffineHead(nn.Module):
+    """y = m(τ) + e^{s(τ)} z: mean and scale of every stiff coordinate given the torsions."""
+
+    def __init__(self, n_stiff: int, n_context: int, n_hidden: int) -> None:
+        super().__init__()
+        self.conditioner = perceptron(n_context, n_hidden, 2 * n_stiff) if n_context else _Constant(2 * n_stiff)
+
+    def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
+        shift, log_scale = self.conditioner(context).chunk(2, dim=1)
+        if inverse:
+            return (z - shift) * (-log_scale).exp(), -log_scale.sum(1)
+        return shift + log_scale.exp() * z, log_scale.sum(1)

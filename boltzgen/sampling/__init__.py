@@ -1,0 +1,1 @@
+"""Drawing weighted samples from a trained flow."""

@@ -1,0 +1,1 @@
+"""What weighted samples say: weights, free energies, and how far to trust them."""

@@ -1,0 +1,184 @@
+"""Importance weights: how many samples they are worth, what they say of Z, and how heavy their tail is.
+
+A sample x drawn with density q carries the log-weight ``log w = -u(x) - log q(x)``: natural logarithm,
+float64, unnormalised. A sample whose energy failed has u = +inf, hence log w = -inf: it stays in n with
+weight zero and is counted in ``n_failed``. NaN and +inf never come from a valid sample, and every function
+here refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from arviz_stats.base import array_stats
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+
+MIN_ESS = 200.0
+"""Below this effective sample size no error bar is given: it would be too short."""
+
+MAX_KHAT = 0.7
+"""From this Pareto shape on, neither a weighted mean nor its error can be trusted (Vehtari et al.)."""
+
+TOP_COUNTS = (1, 3, 10, 30)
+
+_EQUAL_WITHIN = 1e-10  # log-weights closer than this differ by rounding alone
+_MIN_TAIL = 5  # what the generalised-Pareto fit needs; its tail is a fifth of a small sample
+
+
+@dataclass(frozen=True)
+class WeightSummary:
+    """What the weights of one ensemble say about it.
+
+    Attributes
+    ----------
+    n_samples, n_failed
+        All samples, and those among them without a finite energy (weight zero).
+    ess, ess_fraction
+        Kish effective sample size, unclipped: a count, and divided by ``n_samples``.
+    khat
+        Pareto shape of the right tail of the weights; +inf when it cannot be fitted.
+    log_z, log_z_stderr
+        Log mean weight and its standard error; the error is None if it is undetermined
+        (``ess`` < 200 or ``khat`` >= 0.7).
+    largest_share
+        Share of the total weight that the largest weight holds.
+    ess_without_largest
+        ESS after dropping the 1, 3, 10 and 30 largest weights. A jump shows that a few samples rule the rest.
+    """
+
+    n_samples: int
+    n_failed: int
+    ess: float
+    ess_fraction: float
+    khat: float
+    log_z: float
+    log_z_stderr: float | None
+    largest_share: float
+    ess_without_largest: dict[int, float]
+
+
+def checked_log_weights(log_w: ArrayLike) -> NDArray[np.float64]:
+    """Return log-weights as a float64 vector (n,), or refuse them.
+
+    Raises
+    ------
+    ValueError
+        If they are not a vector, hold NaN or +inf, or none is finite.
+    """
+    values = np.asarray(log_w, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"log-weights must be a non-empty vector, not an array of shape {values.shape}.")
+    n_bad = int(np.count_nonzero(np.isnan(values) | (values == np.inf)))
+    if n_bad:
+        raise ValueError(f"{n_bad} of {values.size} log-weights are NaN or +inf.")
+    if not np.isfinite(values).any():
+        raise ValueError(f"all {values.size} samples have weight zero: no energy was finite.")
+    return values
+
+
+def normalized_weights(log_w: ArrayLike) -> NDArray[np.float64]:
+    """Weights (n,) that sum to one."""
+    values = checked_log_weights(log_w)
+    weights = np.exp(values - values.max())
+    return weights / weights.sum()
+
+
+def kish_ess(log_w: ArrayLike) -> float:
+    """Kish effective sample size (Σw)² / Σw²: a count between 1 and n, from unclipped weights.
+
+    It compares the samples at hand with one another. It does not see a state that none of them visits, and a
+    small sample overestimates it, because its largest weights are still missing.
+    """
+    values = checked_log_weights(log_w)
+    return float(np.exp(2.0 * logsumexp(values) - logsumexp(2.0 * values)))
+
+
+def log_z(log_w: ArrayLike) -> tuple[float, float]:
+    """Log of the mean weight, which estimates ln Z = ln ∫ exp(-u) dx, and its standard error.
+
+    The error is that of the delta method, √(Var(w) / (n E[w]²)) = √(1/ESS - 1/n). It tells how far the
+    estimate would scatter among repeated draws from the same proposal. It is too small when the tail of the
+    weights is not sampled yet: nominal 95 % intervals held the truth in 85 % of trials at ESS 97, and in 47 %
+    at ESS 11. It knows nothing of a state which the proposal misses: log Z is then too low by -ln of the
+    share of Z that the proposal covers.
+    """
+    values = checked_log_weights(log_w)
+    variance = 1.0 / kish_ess(values) - 1.0 / values.size
+    return float(logsumexp(values) - np.log(values.size)), float(np.sqrt(max(variance, 0.0)))
+
+
+def pareto_smooth(log_w: ArrayLike) -> tuple[float, NDArray[np.float64]]:
+    """Pareto shape of the right tail of the weights, and log-weights (n,) with that tail smoothed.
+
+    The about 3√n largest weights are fitted by a generalised Pareto distribution, whose 1/k̂ is the number of
+    finite moments of the weights, and replaced by its quantiles, none above the largest weight. Smoothed
+    log-weights keep the scale of the input. k̂ is +inf, and nothing is smoothed, where no fit is possible:
+    fewer than 25 finite weights, or a plateau of equal ones at the top, as clipped energies make it. k̂ is 0
+    by convention where all weights are equal, which is the perfect proposal.
+
+    References
+    ----------
+    Vehtari, Simpson, Gelman, Yao, Gabry, "Pareto smoothed importance sampling", JMLR 25 (2024) 72.
+    """
+    values = checked_log_weights(log_w)
+    finite = np.isfinite(values)
+    kept = values[finite]
+    if np.ptp(kept) < _EQUAL_WITHIN:
+        return 0.0, values.copy()
+    top = np.sort(kept)[-_MIN_TAIL:]
+    if kept.size < 5 * _MIN_TAIL or np.ptp(top) < _EQUAL_WITHIN:
+        return float("inf"), values.copy()
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # arviz takes log-likelihoods and negates them; it returns log-weights that are normalised to one.
+        normalised, khat = array_stats.psislw(-kept)
+    if not np.isfinite(khat) or np.isnan(normalised).any():
+        return float("inf"), values.copy()
+    lowest = int(np.argmin(kept))  # never in the tail, so only normalisation moved it
+    smoothed = values.copy()
+    smoothed[finite] = normalised + (kept[lowest] - normalised[lowest])
+    return float(khat), smoothed
+
+
+def top_shares(log_w: ArrayLike, counts: Sequence[int] = TOP_COUNTS) -> dict[int, float]:
+    """Share of the total weight that the k largest weights hold, for each k in ``counts``."""
+    largest_first = np.sort(normalized_weights(log_w))[::-1]
+    return {k: float(largest_first[:k].sum()) for k in counts}
+
+
+def ess_without_top(log_w: ArrayLike, k: int) -> float:
+    """Kish ESS of the samples that remain when the k largest weights are dropped; 0 if none has weight."""
+    remaining = np.sort(checked_log_weights(log_w))[::-1][k:]
+    return kish_ess(remaining) if np.isfinite(remaining).any() else 0.0
+
+
+def errors_are_determined(ess: float, khat: float) -> bool:
+    """Whether weights of this ESS and k̂ support an error bar: ESS of 200 and more, and k̂ below 0.7."""
+    return ess >= MIN_ESS and khat < MAX_KHAT
+
+
+def summarize_weights(log_w: ArrayLike) -> WeightSummary:
+    """Collect the diagnostics of log-weights (n,).
+
+    Raises
+    ------
+    ValueError
+        If a log-weight is NaN or +inf, or none is finite.
+    """
+    values = checked_log_weights(log_w)
+    ess = kish_ess(values)
+    khat, _ = pareto_smooth(values)
+    log_mean, stderr = log_z(values)
+    return WeightSummary(
+        n_samples=values.size,
+        n_failed=int(np.count_nonzero(values == -np.inf)),
+        ess=ess,
+        ess_fraction=ess / values.size,
+        khat=khat,
+        log_z=log_mean,
+        log_z_stderr=stderr if errors_are_determined(ess, khat) else None,
+        largest_share=top_shares(values, (1,))[1],
+        ess_without_largest={k: ess_without_top(values, k) for k in TOP_COUNTS},
+    )

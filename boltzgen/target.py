@@ -1,0 +1,66 @@
+"""What a generator needs to know of a system: its reduced potential, its coordinates, its temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boltzgen.constants import thermal_energy
+from boltzgen.coordinates.molecular import MolecularCoordinates
+from boltzgen.energy.potential import PotentialEnergy
+from boltzgen.molecule import Molecule
+
+
+class Target:
+    """A molecule at a temperature.
+
+    ``coordinates`` is the bijection between latent blocks and positions, which travel as
+    ``(atoms, 3, batch)`` in nm. The reference temperature is the one of the ensemble, and of the whitening.
+    """
+
+    def __init__(
+        self,
+        molecule: Molecule,
+        potential: PotentialEnergy,
+        coordinates: MolecularCoordinates,
+        temperature: float,
+    ) -> None:
+        self.molecule = molecule
+        self.coordinates = coordinates
+        self.temperature = temperature
+        self._potential = potential
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Target:
+        """The same target in another precision, on another device; parameters are converted from float64."""
+        potential = PotentialEnergy.from_tree(self._potential.to_tree(), dtype).to(device)
+        return Target(self.molecule, potential, self.coordinates.to(dtype, device), self.temperature)
+
+    def reduced_potential(self, x: Tensor, temperature: float | None = None, softening: float | None = None) -> Tensor:
+        """u = U(x)/kT, ``(batch,)``, at a temperature in K (default: the target's).
+
+        ``softening`` in kJ/mol flattens overlapping pairs: for training, never for weights. Energies that cannot be
+        computed come back as they are (inf or NaN): counting them is the caller's duty.
+        """
+        return self._potential.batch_last(x, softening) / thermal_energy(temperature or self.temperature)
+
+    def to_tree(self) -> dict[str, Any]:
+        """Everything as nested arrays and text, to be stored in a file."""
+        return {
+            "molecule": self.molecule.to_json(),
+            "temperature": self.temperature,
+            "potential": self._potential.to_tree(),
+            "coordinates": self.coordinates.to_tree(),
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Target:
+        """Build from what :meth:`to_tree` returned, in float64 on the CPU."""
+        return cls(
+            Molecule.from_json(tree["molecule"]),
+            PotentialEnergy.from_tree(tree["potential"]),
+            MolecularCoordinates.from_tree(tree["coordinates"]),
+            float(tree["temperature"]),
+        )

@@ -1,0 +1,65 @@
+"""The schedule: temperature, batch size, learning rate and mixture of losses as training goes on.
+
+Progress runs from 0 to 1 over the budget, whether that is counted in energies or in seconds, so that every run ends
+with a finished flow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Fixed functions of progress in [0, 1]."""
+
+    learning_rate: float = 3e-3
+    warmup_steps: int = 50
+    batches: tuple[tuple[float, int], ...] = ((0.0, 512), (0.15, 2048), (0.5, 4096))
+    """(progress from which, batch size)"""
+    covering_from: float = 0.5
+    """Progress from which mass-covering steps on reweighted samples are mixed in, at the target temperature."""
+
+    def batch(self, progress: float) -> int:
+        """Batch size."""
+        return next(size for start, size in reversed(self.batches) if progress >= start)
+
+    def rate(self, progress: float, step: int) -> float:
+        """Learning rate: linear warm-up, then cosine to 1 % of the maximum."""
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * (0.01 + 0.99 * cosine)
+
+
+@dataclass
+class Cooling:
+    """Geometric cooling from ``start`` to ``final`` K in ``levels`` steps, by a criterion and not by the clock alone.
+
+    A level is left when the gap between log Z and the ELBO is below ``gap_limit`` nats, at the earliest when progress
+    allows it (all levels are open at ``fast``); a budget that runs out forces it (all levels are left at ``slow``).
+    """
+
+    start: float
+    final: float
+    levels: int = 12
+    gap_limit: float = 2.0
+    fast: float = 0.2
+    slow: float = 0.45
+    level: int = field(default=0)
+
+    @property
+    def temperature(self) -> float:
+        """Current temperature in K."""
+        return self.start * (self.final / self.start) ** (self.level / self.levels)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final temperature is reached."""
+        return self.level >= self.levels
+
+    def update(self, progress: float, gap: float) -> None:
+        """Go on by at most one level, given progress and the current gap in nats."""
+        allowed = min(self.levels, int(self.levels * progress / self.fast))
+        forced = min(self.levels, int(self.levels * progress / self.slow))
+        if self.level < forced or (self.level < allowed and gap < self.gap_limit):
+            self.level += 1

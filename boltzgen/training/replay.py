@@ -1,0 +1,69 @@
+"""Recent draws at the target temperature with their weights: material for mass-covering steps, at no energy cost."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boltzgen.training.objectives import Scored
+
+ESS_FLOOR = 0.2
+"""Weights are tempered, w^λ, so that the effective share of the buffer does not fall below this."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Draws and normalised, tempered weights: ``torsions (n, n_t)``, ``stiff (n, n_s)``, ``weights (n,)``."""
+
+    torsions: Tensor
+    stiff: Tensor
+    weights: Tensor
+    tempering: float
+
+    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Resample ``n`` latents by weight, with replacement."""
+        index = torch.multinomial(self.weights, n, replacement=True, generator=rng)
+        return self.torsions[index], self.stiff[index]
+
+
+class Replay:
+    """The last ``capacity`` scored batches. Each keeps the density it was drawn from, so its weights stay right."""
+
+    def __init__(self, capacity: int) -> None:
+        self._batches: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=capacity)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(self, scored: Scored) -> None:
+        """Remember a batch; draws whose weight is not finite are left out."""
+        good = torch.isfinite(scored.log_weight.detach())
+        latent = scored.latent
+        parts = (latent.torsions, latent.stiff, scored.log_weight)
+        self._batches.append(tuple(part.detach()[good] for part in parts))  # type: ignore[arg-type]  # three parts
+
+    def pool(self) -> Pool:
+        """Everything remembered, with weights tempered to an effective share of at least ``ESS_FLOOR``."""
+        torsions, stiff, log_weight = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+        tempering = _tempering(log_weight.double())
+        weights = torch.softmax(tempering * log_weight.double(), dim=0)
+        return Pool(torsions, stiff, weights, tempering)
+
+
+def _tempering(log_weight: Tensor) -> float:
+    """Largest λ ≤ 1 whose weights w^λ keep the effective share above the floor, by bisection."""
+
+    def share(power: float) -> float:
+        weights = torch.softmax(power * log_weight, dim=0)
+        return 1.0 / (weights.square().sum().item() * len(weights))
+
+    if share(1.0) >= ESS_FLOOR:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if share(middle) >= ESS_FLOOR else (low, middle)
+    return low

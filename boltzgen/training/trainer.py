@@ -1,0 +1,283 @@
+"""The trainer: one loop, energy-only, resumable, that ends with its budget."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boltzgen.errors import BoltzgenError
+from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.progress import Progress
+from boltzgen.target import Target
+from boltzgen.training.annealing import Cooling, Schedule
+from boltzgen.training.objectives import Scored, forward_kl, reverse_kl, score
+from boltzgen.training.replay import Pool, Replay
+
+MICRO_BATCH = 1024
+"""Samples evaluated at once: intermediate arrays of this size stay in the cache."""
+
+GRADIENT_CLIP = 10.0
+AVERAGING_STEPS = 50
+"""Time constant, in steps, of the moving average of the weights."""
+
+POOL_REFRESH = 20
+"""Steps after which the pool for mass-covering steps is rebuilt from the replay."""
+
+COVERING_SHARE = 0.5
+"""Weight of the forward KL once mass-covering steps are mixed in."""
+
+MAX_SKIPPED_IN_A_ROW = 20
+
+COLUMNS = (
+    "step",
+    "energies",
+    "covering_samples",
+    "seconds",
+    "temperature",
+    "learning_rate",
+    "batch",
+    "loss",
+    "elbo",
+    "log_z",
+    "elbo_gap",
+    "ess_fraction",
+    "tempering",
+    "skipped_steps",
+    "failed_energies",
+)
+"""Columns of the history: ``elbo``, ``log_z``, ``elbo_gap`` (nats) and ``ess_fraction`` are of the running batch, with
+softened energies, at the current temperature; a small batch flatters ESS."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Budget and seed of a training run; ``time_budget`` in seconds."""
+
+    max_energies: int | None
+    time_budget: float | None = None
+    start_temperature: float = 600.0
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+
+class Trainer:
+    """Trains a generator on a target.
+
+    Reverse KL while the temperature falls by a criterion; at the target temperature forward KL on the flow's own
+    reweighted draws is mixed in, which covers what reverse KL leaves thin. The result is a moving average of weights.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        architecture: Architecture,
+        settings: TrainSettings,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.settings = settings
+        self.target = target.to(torch.float32, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.generator = Generator(architecture).to(device)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.generator.parameters())
+        self.rng = torch.Generator(device).manual_seed(settings.seed)
+        self.schedule = Schedule(learning_rate=settings.learning_rate)
+        start = max(settings.start_temperature, target.temperature)
+        self.cooling = Cooling(start, target.temperature)
+        self.replay = Replay(capacity=100)
+        self.history: list[dict[str, float]] = []
+        self.step = self.energies = self.covering_samples = 0
+        self.skipped_steps = self.failed_energies = 0
+        self.seconds = 0.0
+        self._pool: Pool | None = None
+        self._skipped_in_a_row = 0
+
+    @property
+    def progress(self) -> float:
+        """Used share of the budget, 0 to 1: the larger of energies and seconds."""
+        settings = self.settings
+        by_energies = self.energies / settings.max_energies if settings.max_energies else 0.0
+        by_time = self.seconds / settings.time_budget if settings.time_budget else 0.0
+        return min(1.0, max(by_energies, by_time))
+
+    def counts(self) -> dict[str, int]:
+        """What was spent and what went wrong; every energy of training comes with its forces."""
+        return {
+            "n_energy_evaluations": self.energies,
+            "n_force_evaluations": self.energies,
+            "covering_samples": self.covering_samples,
+            "skipped_steps": self.skipped_steps,
+            "n_failed": self.failed_energies,
+        }
+
+    def run(
+        self,
+        report: Callable[[Progress], None],
+        keep_on: Callable[[], bool],
+        checkpoint: Callable[[], None],
+        checkpoint_every: float = 30.0,
+    ) -> bool:
+        """Train until the budget is used or ``keep_on()`` says no; returns whether training is finished.
+
+        ``checkpoint`` is called every ``checkpoint_every`` seconds and when stopped early.
+        """
+        last_checkpoint = time.monotonic()
+        while self.progress < 1.0:
+            if not keep_on():
+                checkpoint()
+                return False
+            started = time.monotonic()
+            self._one_step()
+            now = time.monotonic()
+            self.seconds += now - started
+            self.history[-1]["seconds"] = self.seconds
+            report(self._report())
+            if now - last_checkpoint > checkpoint_every:
+                checkpoint()
+                last_checkpoint = now
+        return True
+
+    def _one_step(self) -> None:
+        progress = self.progress
+        batch = self.schedule.batch(progress)
+        rate = self.schedule.rate(progress, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        covering = self.cooling.finished and progress >= self.schedule.covering_from and len(self.replay) > 0
+        self.optimizer.zero_grad()
+        log_weights, loss = self._energy_gradient(batch, 1.0 - COVERING_SHARE if covering else 1.0)
+        if covering:
+            self._covering_gradient(batch)
+        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP)
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+            self._skipped_in_a_row = 0
+            self._update_average()
+        else:
+            self._count_skipped()
+        self.step += 1
+        self._record(log_weights, loss, batch, rate)
+        self.cooling.update(self.progress, self.history[-1]["elbo_gap"])
+
+    def _energy_gradient(self, batch: int, share: float) -> tuple[Tensor, float]:
+        """Accumulate the gradient of the reverse KL over fresh draws; returns their log weights and the mean loss."""
+        temperature = self.cooling.temperature
+        n_parts = max(1, batch // MICRO_BATCH)
+        log_weights, total = [], 0.0
+        for _ in range(n_parts):
+            scored = score(self.generator, self.target, batch // n_parts, temperature, self.rng)
+            good = torch.isfinite(scored.log_weight)
+            self.energies += batch // n_parts
+            self.failed_energies += int((~good).sum())
+            if not bool(good.all()):
+                scored = Scored(scored.latent, scored.log_weight[good])
+            loss = reverse_kl(scored) / n_parts
+            (share * loss).backward()
+            total += loss.item()
+            log_weights.append(scored.log_weight.detach())
+            if self.cooling.finished and bool(good.all()):
+                self.replay.add(scored)
+        return torch.cat(log_weights).double(), total
+
+    def _covering_gradient(self, batch: int) -> None:
+        """Accumulate the gradient of the forward KL over reweighted earlier draws: no energies."""
+        if self._pool is None or self.step % POOL_REFRESH == 0:
+            self._pool = self.replay.pool()
+        n_parts = max(1, batch // MICRO_BATCH)
+        for _ in range(n_parts):
+            torsions, stiff = self._pool.draw(batch // n_parts, self.rng)
+            (COVERING_SHARE * forward_kl(self.generator, torsions, stiff) / n_parts).backward()
+        self.covering_samples += batch
+
+    def _count_skipped(self) -> None:
+        self.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise BoltzgenError(
+                f"training stopped: {MAX_SKIPPED_IN_A_ROW} steps in a row had no finite gradient (step {self.step}). "
+                "Lower train.learning_rate; the last checkpoint holds good weights."
+            )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        share = 1.0 / (1.0 + min(0.5 * self.step, AVERAGING_STEPS))
+        for mean, value in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            mean.lerp_(value, share)
+
+    def _record(self, log_weights: Tensor, loss: float, batch: int, rate: float) -> None:
+        n = len(log_weights)
+        elbo = log_weights.mean().item()
+        log_sum = torch.logsumexp(log_weights, 0)
+        log_z = log_sum.item() - math.log(max(n, 1))
+        ess = (2.0 * log_sum - torch.logsumexp(2.0 * log_weights, 0)).exp().item() / max(n, 1)
+        tempering = self._pool.tempering if self._pool else math.nan
+        values = (
+            self.step, self.energies, self.covering_samples, self.seconds, self.cooling.temperature, rate, batch, loss,
+            elbo, log_z, log_z - elbo, ess, tempering, self.skipped_steps, self.failed_energies,
+        )  # fmt: skip
+        self.history.append(dict(zip(COLUMNS, (float(v) for v in values), strict=True)))
+
+    def _report(self) -> Progress:
+        row, progress = self.history[-1], self.progress
+        left = self.seconds * (1.0 - progress) / progress if progress > 0.02 else None
+        fields: dict[str, float | int | str] = {
+            "energies": self.energies,
+            "T": f"{row['temperature']:.0f} K",
+            "batch ESS": f"{100 * row['ess_fraction']:.0f} %",
+            "gap": f"{row['elbo_gap']:.2f}",
+        }
+        if self.skipped_steps or self.failed_energies:
+            fields |= {"skipped": self.skipped_steps, "failed": self.failed_energies}
+        return Progress("train", progress, left, fields)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, as nested arrays. The replay is left out: it refills within seconds."""
+        moments = self.optimizer.state_dict()["state"]
+        counters = ("step", "energies", "covering_samples", "skipped_steps", "failed_energies", "seconds")
+        return {
+            "generator": to_arrays(self.generator.state_dict()),
+            "average": to_arrays(self.average.state_dict()),
+            "optimizer": {str(k): to_arrays(moment) for k, moment in moments.items()},
+            "rng": self.rng.get_state().numpy(),
+            "counters": {name: getattr(self, name) for name in counters},
+            "cooling_level": self.cooling.level,
+            "history": history_columns(self.history),
+        }
+
+    def load_state(self, tree: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.generator.load_state_dict(to_tensors(tree["generator"]))
+        self.average.load_state_dict(to_tensors(tree["average"]))
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {int(k): to_tensors(moment) for k, moment in tree["optimizer"].items()}
+        self.optimizer.load_state_dict(optimizer)
+        self.rng.set_state(torch.as_tensor(tree["rng"]))
+        for name, value in tree["counters"].items():
+            setattr(self, name, value)
+        self.cooling.level = int(tree["cooling_level"])
+        columns = tree["history"]
+        n_rows = len(next(iter(columns.values()), []))
+        self.history = [{name: float(column[k]) for name, column in columns.items()} for k in range(n_rows)]
+
+
+def to_arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A state dictionary as numpy arrays on the CPU."""
+    return {name: value.detach().cpu().numpy() for name, value in state.items()}
+
+
+def to_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The inverse of :func:`to_arrays`."""
+    return {name: torch.as_tensor(value) for name, value in state.items()}
+
+
+def history_columns(history: list[dict[str, float]]) -> dict[str, Any]:
+    """The history as one float64 array per column."""
+    return {name: torch.tensor([row[name] for row in history], dtype=torch.float64).numpy() for name in COLUMNS}

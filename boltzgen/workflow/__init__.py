@@ -1,0 +1,23 @@
+"""One function per command: load, call, store. The only place where the rooms meet."""
+
+from boltzgen.workflow.analyze import analyze
+from boltzgen.workflow.load import load_generator
+from boltzgen.workflow.overview import info, run_all
+from boltzgen.workflow.prepare import prepare
+from boltzgen.workflow.reweight import reweight
+from boltzgen.workflow.sample import sample
+from boltzgen.workflow.stage import Context, StageResult
+from boltzgen.workflow.train import train
+
+__all__ = [
+    "Context",
+    "StageResult",
+    "analyze",
+    "info",
+    "load_generator",
+    "prepare",
+    "reweight",
+    "run_all",
+    "sample",
+    "train",
+]

@@ -1,0 +1,167 @@
+"""The command analyze: surfaces, populations, plots and the verdict."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from boltzgen.analysis.plots import analysis_figures, render, training_figure
+from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
+from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
+from boltzgen.analysis.torsions import BASINS
+from boltzgen.config import AnalyzeConfig, Config
+from boltzgen.errors import GateError
+from boltzgen.statistics.verdict import Verdict, judge
+from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
+from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
+from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
+from boltzgen.storage.tree import get_tree, put_array, put_tree
+from boltzgen.target import Target
+from boltzgen.workflow.load import load_target
+from boltzgen.workflow.stage import Context, Stage, StageResult, writing
+from boltzgen.workflow.summary import verdict_text, weight_keys, with_error
+
+
+def analyze(run: Path, config: Config, context: Context) -> StageResult:
+    """Surfaces, populations, plots and the verdict: ``analysis.h5``, ``report.html``, ``plots/``, CSV tables."""
+    directory = RunDirectory(run)
+    ensemble = read_provenance(directory.ensemble_h5)
+    for file in directory.sample_files():
+        check_parent(ensemble, file)
+    target, system = load_target(directory)
+    settings = config.analyze
+    stage_config = {"analyze": settings.model_dump(mode="json", exclude={"require_ess", "strict"}), "seed": config.seed}
+    parents = {"ensemble.h5": sha256_of(directory.ensemble_h5)}
+    stage = Stage("analyze", directory.analysis_h5, stage_config, parents, ensemble.temperature, config.seed, context)
+    if stage.is_done():
+        with open_hdf5(directory.analysis_h5) as file:
+            summary = json.loads(get_tree(file["summary"])["json"])
+        text = f"{directory.analysis_h5} is there already for the same inputs.\n" + verdict_text(summary)
+        return StageResult("analyze", directory.path, True, summary, text, _gate(summary, settings))
+    started = time.monotonic()
+    frames = read_trajectory(directory.ensemble_h5)
+    analysis = analyze_ensemble(
+        frames.positions,
+        frames.log_weight,
+        frames.reduced_potential,
+        target.molecule,
+        bins=settings.bins,
+        n_bootstrap=settings.bootstrap,
+        seed=config.seed,
+    )
+    verdict = judge(analysis.weights, coverage_checked=False)
+    summary = {
+        **weight_keys(asdict(analysis.weights)),
+        "temperature": ensemble.temperature,
+        "verdict": verdict.word,
+        "reasons": list(verdict.reasons),
+        "populations": {name: asdict(value) for name, value in analysis.populations.items()},
+    }
+    with writing(directory):
+        figures, written = _write_analysis_files(directory, analysis, frames, target)
+        summary["seconds"] = time.monotonic() - started
+        summary["files"] = [str(path) for path in (directory.analysis_h5, directory.report_html, *written)]
+
+        def fill(file: h5py.File) -> None:
+            put_tree(file.create_group("analysis"), analysis.to_tree())
+            put_tree(file.create_group("summary"), {"json": json.dumps(_finite(summary))})
+            for name, pixels in figures.items():
+                put_image(file.require_group("images"), name, pixels)
+
+        _write_report(directory, analysis, verdict, summary, system, ensemble)
+        stage.write(fill, {"verdict": verdict.word, "reasons": list(verdict.reasons)})
+    return StageResult("analyze", directory.path, False, summary, verdict_text(summary), _gate(summary, settings))
+
+
+def _write_analysis_files(
+    directory: RunDirectory, analysis: EnsembleAnalysis, frames: Frames, target: Target
+) -> tuple[dict[str, np.ndarray], list[Path]]:
+    """Plots, tables and representative structures; returns the pixels of the plots and the files written."""
+    with open_hdf5(directory.flow_h5) as file:
+        history = get_tree(file["history"])
+    figures = analysis_figures(analysis) | {"training": training_figure(history)}
+    directory.plots.mkdir(exist_ok=True)
+    pixels, written = {}, []
+
+    def put(path: Path, data: bytes) -> None:
+        atomic_write(path, data)
+        written.append(path)
+
+    for name, figure in figures.items():
+        png, pixels[name] = render(figure)
+        put(directory.plots / f"{name}.png", png)
+    for label, residue in analysis.residues.items():
+        for angle, raw, weighted in (
+            ("phi", residue.phi_raw, residue.phi_profile),
+            ("psi", residue.psi_raw, residue.psi_profile),
+        ):
+            put(directory.path / f"F_{angle}_{label}.csv", profile_csv(raw, weighted).encode())
+        table = surface_csv(residue.edges, residue.surface_raw, residue.surface)
+        put(directory.path / f"ramachandran_{label}.csv", table.encode())
+    if analysis.residues:
+        chosen: list[int] = []
+        for residue in analysis.residues.values():
+            labels = np.asarray(list(BASINS))[residue.basin]
+            chosen += representatives(labels, frames.log_weight, frames.reduced_potential).values()
+        path = directory.path / "representatives.pdb"
+        write_pdb(path, target.molecule, frames.positions[sorted(set(chosen))])
+        written.append(path)
+    return pixels, written
+
+
+def _write_report(
+    directory: RunDirectory,
+    analysis: EnsembleAnalysis,
+    verdict: Verdict,
+    summary: Mapping[str, Any],
+    system: Provenance,
+    ensemble: Provenance,
+) -> None:
+    extra = system.extra
+    rows = {
+        "molecule": f"{extra['formula']}, {extra['smiles']}",
+        "force field": f"{extra['force_field']} + {extra['solvent']}",
+        "temperature": f"{ensemble.temperature:g} K",
+        "samples": f"{summary['n_samples']:,}, {summary['n_failed']} failed",
+        "effective sample size": f"{summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped",
+        "Pareto k": f"{summary['khat']:.2f}",
+        "log Z": with_error(summary["log_z"], summary["log_z_stderr"]),
+    }
+    plots = {path.stem: f"plots/{path.name}" for path in sorted(directory.plots.glob("*.png"))}
+    provenance = {"created": system.created_utc, "package": system.package_version, "libraries": system.libraries}
+    page = html_report(directory.path.name, rows, verdict, analysis.populations, plots, provenance)
+    atomic_write(directory.report_html, page.encode())
+
+
+def put_image(group: h5py.Group, name: str, pixels: np.ndarray) -> None:
+    """Store ``(height, width, 3)`` uint8 pixels as an HDF5 image (Image Specification 1.2), for viewers of HDF5."""
+    dataset = put_array(group, name, pixels)
+    attributes = {"CLASS": b"IMAGE", "IMAGE_VERSION": b"1.2", "IMAGE_SUBCLASS": b"IMAGE_TRUECOLOR"}
+    for key, value in (attributes | {"INTERLACE_MODE": b"INTERLACE_PIXEL"}).items():
+        dataset.attrs[key] = np.bytes_(value)
+
+
+def _gate(summary: Mapping[str, Any], settings: AnalyzeConfig) -> int:
+    """Exit code 7 if a gate that the user asked for is not met, else 0."""
+    required = settings.require_ess
+    if required is not None:
+        reached = summary["ess_fraction"] if required <= 1.0 else summary["ess"]
+        if reached < required:
+            return GateError.exit_code
+    return GateError.exit_code if settings.strict and summary["verdict"] != "OK" else 0
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON values: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

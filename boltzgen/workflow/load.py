@@ -1,0 +1,57 @@
+"""Opening what earlier stages wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from boltzgen.errors import EnvironmentProblem
+from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.storage.atomic import open_hdf5
+from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
+from boltzgen.storage.tree import get_tree
+from boltzgen.target import Target
+from boltzgen.training.trainer import to_tensors
+
+
+def load_generator(run: str | Path) -> BoltzmannGenerator:
+    """Open a trained run directory, see :func:`boltzgen.load`."""
+    return BoltzmannGenerator(*load_flow(RunDirectory(Path(run))))
+
+
+def load_target(directory: RunDirectory) -> tuple[Target, Provenance]:
+    """The prepared target of a run; needs neither OpenMM nor RDKit."""
+    record = read_provenance(directory.system_h5)
+    with open_hdf5(directory.system_h5) as file:
+        return Target.from_tree(get_tree(file["target"])), record
+
+
+def load_flow(directory: RunDirectory) -> tuple[Target, Generator]:
+    """The prepared target and the trained flow of a run, checked to belong together."""
+    target, _ = load_target(directory)
+    check_parent(read_provenance(directory.flow_h5), directory.system_h5)
+    with open_hdf5(directory.flow_h5) as file:
+        flow = Generator(Architecture(**get_tree(file["architecture"])))
+        flow.load_state_dict(to_tensors(get_tree(file["weights"])))
+    return target, flow
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; only ``auto`` falls back to the CPU.
+
+    Raises
+    ------
+    EnvironmentProblem
+        If the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = torch.device(name).type
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind, False):
+        raise EnvironmentProblem(f"there is no {kind} device here. Give --device cpu, or auto to take what there is.")
+    if kind == "mps":
+        raise EnvironmentProblem("mps has no float64, which final weights need. Give --device cpu.")
+    return torch.device(name)

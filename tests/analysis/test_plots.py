@@ -1,0 +1,121 @@
+"""Figures: that the pixels say what the numbers say."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from boltzgen.analysis import plots
+from boltzgen.analysis.surfaces import analyze_ensemble
+
+
+@pytest.fixture(scope="module")
+def analysis(ensemble):
+    return analyze_ensemble(
+        ensemble.positions,
+        ensemble.log_w,
+        ensemble.reduced_potential,
+        ensemble.molecule,
+        bins=36,
+        n_bootstrap=50,
+    )
+
+
+def pixel(rgb, axes, x, y):
+    """Colour at data coordinates of a rendered figure."""
+    column, row = axes.transData.transform((x, y))
+    return rgb[rgb.shape[0] - 1 - round(row), round(column)] / 255.0
+
+
+def share(rgb, color):
+    """Share of the pixels that have this colour, to within three levels of 255."""
+    return np.mean(np.abs(rgb.astype(int) - np.round(255 * np.array(to_rgb(color)))).max(axis=-1) <= 3)
+
+
+def test_ramachandran_is_dark_in_the_minima_white_where_empty_and_not_transposed(analysis):
+    figure = plots.ramachandran_figure(analysis.residues["ALA2"], "ALA2")
+    _, rgb = plots.render(figure)
+    for axes in figure.axes[:2]:
+        for phi, psi in ((-65, -35), (-65, 145)):
+            assert pixel(rgb, axes, phi, psi).sum() < 1.2, (phi, psi)
+        assert pixel(rgb, axes, 145, -95).tolist() == [1, 1, 1]
+        assert pixel(rgb, axes, 135, -25).tolist() == [1, 1, 1]
+    raw, reweighted = figure.axes[:2]
+    assert pixel(rgb, reweighted, 72, -52).sum() > pixel(rgb, raw, 72, -52).sum() + 0.3
+
+
+def test_profiles_show_the_raw_line_the_reweighted_line_and_its_band(analysis):
+    figure = plots.profile_figure(analysis.residues["ALA2"], "ALA2")
+    _, rgb = plots.render(figure)
+    assert share(rgb, plots.RAW_COLOR) > 1e-3
+    assert share(rgb, plots.REWEIGHTED_COLOR) > 1e-3
+    band = 0.75 * np.ones(3) + 0.25 * np.array(to_rgb(plots.REWEIGHTED_COLOR))
+    assert share(rgb, band) > 1e-4
+
+
+def test_no_band_is_drawn_or_named_where_errors_are_undetermined(ensemble):
+    few = slice(100, 200)
+    small = analyze_ensemble(
+        ensemble.positions[few], ensemble.log_w[few], ensemble.reduced_potential[few], ensemble.molecule
+    )
+    figure = plots.profile_figure(small.residues["ALA2"], "ALA2")
+    assert not any(axes.collections for axes in figure.axes)
+    assert "band" not in figure.axes[0].get_legend().get_texts()[1].get_text()
+    plots.render(figure)
+
+
+def test_log_weights_mark_log_z_where_it_is(analysis):
+    figure = plots.log_weight_figure(analysis.log_weight, analysis.weights)
+    axes = figure.axes[0]
+    marks = [line.get_xdata()[0] for line in axes.lines if line.get_label() == "log Z"]
+    assert marks == [analysis.weights.log_z]
+    assert axes.get_yscale() == "log"
+    _, rgb = plots.render(figure)
+    assert share(rgb, plots.MARK_COLOR) > 1e-4
+
+
+def test_every_figure_renders_and_its_png_holds_the_same_pixels(analysis):
+    figures = plots.analysis_figures(analysis)
+    assert set(figures) == {"ramachandran_ALA2", "profiles_ALA2", "energy", "log_weight"}
+    for figure in figures.values():
+        png, rgb = plots.render(figure)
+        assert rgb.dtype == np.uint8
+        assert rgb.shape[2] == 3
+        decoded = matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3]
+        np.testing.assert_array_equal(np.round(255 * decoded).astype(np.uint8), rgb)
+        assert rgb.std() > 10
+
+
+def test_training_curve_skips_what_was_not_measured():
+    nan = np.nan
+    figure = plots.training_figure(
+        {
+            "step": [0, 1, 2, 3],
+            "energies": [512, 1024, 1536, 2048],
+            "loss": [9.0, 5.0, 4.0, 3.5],
+            "ess_fraction": [nan, 0.1, nan, 0.4],
+            "elbo_gap": [nan, nan, nan, nan],
+        }
+    )
+    lines = {axes.get_ylabel(): axes.lines[0].get_xydata().tolist() for axes in figure.axes}
+    assert set(lines) == {"loss (nats)", "ESS (%)"}
+    assert lines["ESS (%)"] == [[1024, 10], [2048, 40]]
+    _, rgb = plots.render(figure)
+    assert share(rgb, plots.REWEIGHTED_COLOR) > 1e-4
+
+
+@pytest.mark.parametrize("columns", [{"loss": [1.0]}, {"energies": [1], "loss": [np.nan]}, {"energies": [1]}])
+def test_training_curve_without_data_is_refused(columns):
+    with pytest.raises(ValueError, match="training columns"):
+        plots.training_figure(columns)
+
+
+def test_plotting_leaves_global_settings_alone(analysis):
+    before = dict(matplotlib.rcParams)
+    plots.energy_figure(analysis.energy)
+    assert dict(matplotlib.rcParams) == before

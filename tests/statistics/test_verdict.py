@@ -1,0 +1,52 @@
+"""The verdict: what fails an ensemble, and that weights alone never pass one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from boltzgen.statistics.verdict import judge
+from boltzgen.statistics.weights import WeightSummary
+
+SOUND = WeightSummary(
+    n_samples=50_000,
+    n_failed=49,
+    ess=200.0,
+    ess_fraction=0.004,
+    khat=0.69,
+    log_z=1.0,
+    log_z_stderr=0.07,
+    largest_share=0.01,
+    ess_without_largest={1: 210.0},
+)
+
+
+def test_sound_weights_alone_are_unverified_and_pass_only_with_a_coverage_check():
+    unverified = judge(SOUND, coverage_checked=False)
+    assert unverified.word == "UNVERIFIED"
+    assert "never visits" in " ".join(unverified.reasons)
+    assert judge(SOUND, coverage_checked=True).word == "OK"
+    assert judge(SOUND, coverage_checked=True).reasons == ()
+
+
+@pytest.mark.parametrize("coverage_checked", [False, True])
+@pytest.mark.parametrize(
+    ("change", "word_in_reason"),
+    [
+        ({"ess": 199.9}, "effective sample size"),
+        ({"khat": 0.7}, "k-hat"),
+        ({"khat": float("inf")}, "k-hat"),
+        ({"khat": float("nan")}, "k-hat"),
+        ({"n_failed": 50}, "no finite energy"),
+    ],
+)
+def test_each_gate_fails_the_ensemble_at_its_threshold(change, word_in_reason, coverage_checked):
+    verdict = judge(replace(SOUND, **change), coverage_checked)
+    assert verdict.word == "FAILED"
+    assert len(verdict.reasons) == 1
+    assert word_in_reason in verdict.reasons[0]
+
+
+def test_all_failures_are_told_at_once():
+    assert len(judge(replace(SOUND, ess=3.0, khat=1.2, n_failed=50_000), False).reasons) == 3
