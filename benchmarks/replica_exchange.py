@@ -123,12 +123,16 @@ def side(phi: np.ndarray) -> np.ndarray:
 
 
 def report(runs: list[Series], temperatures: np.ndarray, blocks: int) -> None:
-    """Print the populations at the lowest temperature with their errors, and how well the walkers mixed."""
+    """Print the populations at the lowest temperature with their errors, and how well the walkers mixed.
+
+    Frames with a cis amide bond are left out: the ensembles to compare with keep their amide bonds trans.
+    """
     means = []
     for run in runs:
-        phi, psi = run["phi"][:, 0], run["psi"][:, 0]
+        kept = slice(len(run["phi"]) // 10, None)
+        phi, psi = (run[name][kept, 0][run["cis"][kept, 0] == 0] for name in ("phi", "psi"))
         basins = assign_basins(phi, psi)[:, None] == np.arange(len(BASINS))
-        inside = np.column_stack([is_positive_phi(phi), basins])[len(phi) // 10 :]
+        inside = np.column_stack([is_positive_phi(phi), basins])
         means.append([block.mean(axis=0) for block in np.array_split(inside, blocks)])
     table = np.array(means)
     batch = table.reshape(-1, table.shape[-1]).std(axis=0, ddof=1) / np.sqrt(len(runs) * blocks)

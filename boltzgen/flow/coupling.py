@@ -40,19 +40,26 @@ class TorsionFlow(nn.Module):
         self.n_bins = n_bins
         n_out = self.N_SPLINES * (3 * n_bins + 1)
         self.conditioners = nn.ModuleList(
-            perceptron(4 * k, n_hidden, n_out) if k else _Constant(n_out) for k in range(n_torsions)
+            perceptron(4 * k, n_hidden, n_out) if k else _Unconditional(n_hidden, n_out) for k in range(n_torsions)
         )
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Base circles ``(batch, n)`` → torsions and ln |det|, ``(batch,)``."""
+    def forward(self, z: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Base circles ``(batch, n)`` → torsions and ln |det|, ``(batch,)``.
+
+        ``uniform (batch,)`` names for each sample a torsion that is left as it is in the base, or −1 for none.
+        """
         torsions: list[Tensor] = []
         log_det = z.new_zeros(z.shape[0])
         for k, conditioner in enumerate(self.conditioners):
-            x = z[:, k]
+            x, step = z[:, k], torch.zeros_like(log_det)
             for spline, phase in self._spline_parameters(conditioner, torsions, z):
                 x, log_slope = circular_spline(x, spline)
                 x = rotate(x, phase)
-                log_det = log_det + log_slope
+                step = step + log_slope
+            if uniform is not None:
+                left = uniform == k
+                x, step = torch.where(left, z[:, k], x), torch.where(left, torch.zeros_like(step), step)
+            log_det = log_det + step
             torsions.append(x)
         return (torch.stack(torsions, dim=1) if torsions else z), log_det
 
@@ -77,15 +84,21 @@ class TorsionFlow(nn.Module):
         return [(part[:, :-1], math.pi * part[:, -1]) for part in parts]
 
 
-class _Constant(nn.Module):
-    """Parameters that depend on nothing: the conditioner of the first torsion."""
+class _Unconditional(nn.Module):
+    """Parameters that depend on nothing, as the output of a perceptron for a constant input.
 
-    def __init__(self, n_out: int) -> None:
+    Bare parameters would move by at most the learning rate a step: too slow to move the mass between basins.
+    """
+
+    one: Tensor
+
+    def __init__(self, n_hidden: int, n_out: int) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(n_out))
+        self.register_buffer("one", torch.ones(1, 1), persistent=False)
+        self.network = perceptron(1, n_hidden, n_out)
 
     def forward(self, context: Tensor) -> Tensor:
-        return self.value.expand(context.shape[0], -1)
+        return self.network(self.one).expand(context.shape[0], -1)
 
 
 class StiffCoupling(nn.Module):
@@ -118,7 +131,9 @@ class AffineHead(nn.Module):
 
     def __init__(self, n_stiff: int, n_context: int, n_hidden: int) -> None:
         super().__init__()
-        self.conditioner = perceptron(n_context, n_hidden, 2 * n_stiff) if n_context else _Constant(2 * n_stiff)
+        self.conditioner = (
+            perceptron(n_context, n_hidden, 2 * n_stiff) if n_context else _Unconditional(n_hidden, 2 * n_stiff)
+        )
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""

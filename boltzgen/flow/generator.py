@@ -52,16 +52,20 @@ class Generator(nn.Module):
         self.couplings = nn.ModuleList(StiffCoupling(mask, n_context, a.stiff_hidden) for mask in masks)
         self.head = AffineHead(a.n_stiff, n_context, a.stiff_hidden)
 
-    def sample(self, n: int, generator: torch.Generator) -> Latent:
-        """Draw ``n`` latents; differentiable with respect to the weights."""
+    def sample(self, n: int, generator: torch.Generator, uniform: Tensor | None = None) -> Latent:
+        """Draw ``n`` latents; differentiable with respect to the weights.
+
+        ``uniform (n,)`` names for each draw a torsion that is drawn uniformly instead, or −1; ``log_prob`` is then the
+        density of that altered generator.
+        """
         a, like = self.architecture, next(self.parameters())
         circles = torch.rand(n, a.n_torsions, generator=generator, dtype=like.dtype, device=like.device)
         lines = torch.randn(n, a.n_stiff, generator=generator, dtype=like.dtype, device=like.device)
-        return self.push(2.0 * math.pi * circles - math.pi, lines)
+        return self.push(2.0 * math.pi * circles - math.pi, lines, uniform)
 
-    def push(self, circles: Tensor, lines: Tensor) -> Latent:
+    def push(self, circles: Tensor, lines: Tensor, uniform: Tensor | None = None) -> Latent:
         """Map base points to latents with their log_prob."""
-        torsions, log_det = self.torsion_flow(circles)
+        torsions, log_det = self.torsion_flow(circles, uniform)
         context = circle_features(torsions)
         z = lines
         for layer in self._stiff_layers():

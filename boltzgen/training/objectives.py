@@ -24,13 +24,33 @@ class Scored:
     latent: Latent
     log_weight: Tensor
 
+    def select(self, index: Tensor) -> Scored:
+        """The draws of a boolean mask or of indices."""
+        latent = self.latent
+        parts = Latent(latent.torsions[index], latent.stiff[index], latent.log_prob[index])
+        return Scored(parts, self.log_weight[index])
 
-def score(generator: Generator, target: Target, n: int, temperature: float, rng: torch.Generator) -> Scored:
-    """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies."""
-    latent = generator.sample(n, rng)
+
+def score(
+    generator: Generator,
+    target: Target,
+    n: int,
+    temperature: float,
+    rng: torch.Generator,
+    uniform: Tensor | None = None,
+) -> Scored:
+    """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies.
+
+    ``uniform (n,)`` names a torsion to be drawn uniformly in each draw, or −1, see :meth:`Generator.sample`. Draws
+    whose energy fails get a weight that is not finite, and no gradient.
+    """
+    latent = generator.sample(n, rng, uniform)
     ratio = temperature / target.temperature
     x, log_det = target.coordinates.to_cartesian(latent.torsions, latent.stiff, ratio)
     u = target.reduced_potential(x, temperature, softening=PAIR_SOFTENING)
+    failed = ~torch.isfinite(u.detach())
+    if x.requires_grad and bool(failed.any()):
+        x.register_hook(lambda gradient: gradient.masked_fill(failed, 0.0))
     return Scored(latent, log_det - u - latent.log_prob)
 
 
@@ -48,3 +68,11 @@ def reverse_kl(scored: Scored) -> Tensor:
 def forward_kl(generator: Generator, torsions: Tensor, stiff: Tensor) -> Tensor:
     """KL(p‖q) up to a constant, −E_p[ln q], on latents that are distributed as the target; a scalar."""
     return -generator.log_prob(torsions, stiff).mean()
+
+
+def broad_choice(n: int, n_broad: int, n_torsions: int, rng: torch.Generator) -> Tensor:
+    """Torsion to draw uniformly, ``(n,)``: one of ``n_torsions`` at random in the first ``n_broad`` draws, else −1."""
+    choice = torch.full((n,), -1, device=rng.device)
+    if n_torsions:
+        choice[:n_broad] = torch.randint(n_torsions, (n_broad,), generator=rng, device=rng.device)
+    return choice

@@ -17,7 +17,7 @@ from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
-from boltzgen.training.objectives import Scored, forward_kl, reverse_kl, score
+from boltzgen.training.objectives import broad_choice, forward_kl, reverse_kl, score
 from boltzgen.training.replay import Pool, Replay
 
 MICRO_BATCH = 1024
@@ -32,6 +32,10 @@ POOL_REFRESH = 20
 
 COVERING_SHARE = 0.5
 """Weight of the forward KL once mass-covering steps are mixed in."""
+
+BROAD_SHARE = 0.25
+"""Share of the draws in which one slow torsion (rotors excepted) is drawn uniformly. Without it reverse KL empties a
+basin before its conditionals are learnt: φ > 0 of alanine dipeptide came out five times too rare at an ESS of 44 %."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 
@@ -97,6 +101,8 @@ class Trainer:
         self.step = self.energies = self.covering_samples = 0
         self.skipped_steps = self.failed_energies = 0
         self.seconds = 0.0
+        coordinates = target.coordinates
+        self._n_broad_torsions = coordinates.n_torsions - len(coordinates.zmatrix.rotors)
         self._pool: Pool | None = None
         self._skipped_in_a_row = 0
 
@@ -168,22 +174,31 @@ class Trainer:
         self.cooling.update(self.progress, self.history[-1]["elbo_gap"])
 
     def _energy_gradient(self, batch: int, share: float) -> tuple[Tensor, float]:
-        """Accumulate the gradient of the reverse KL over fresh draws; returns their log weights and the mean loss."""
+        """Accumulate the gradient of the reverse KL over fresh draws; returns the log weights and the mean loss.
+
+        In part of the draws one slow torsion is uniform, and only what depends on it is trained: the conditionals stay
+        right where the flow has little mass, and the replay sees every basin. Log weights are of the other draws.
+        """
         temperature = self.cooling.temperature
         n_parts = max(1, batch // MICRO_BATCH)
+        n = batch // n_parts
+        n_broad = int(BROAD_SHARE * n) if self._n_broad_torsions else 0
         log_weights, total = [], 0.0
         for _ in range(n_parts):
-            scored = score(self.generator, self.target, batch // n_parts, temperature, self.rng)
+            uniform = broad_choice(n, n_broad, self._n_broad_torsions, self.rng)
+            scored = score(self.generator, self.target, n, temperature, self.rng, uniform)
             good = torch.isfinite(scored.log_weight)
-            self.energies += batch // n_parts
+            self.energies += n
             self.failed_energies += int((~good).sum())
-            if not bool(good.all()):
-                scored = Scored(scored.latent, scored.log_weight[good])
-            loss = reverse_kl(scored) / n_parts
+            own = scored.select(good & (uniform < 0))
+            loss = reverse_kl(own) * (len(own.log_weight) / batch)
+            if n_broad:
+                broad = scored.select(good & (uniform >= 0))
+                loss = loss + reverse_kl(broad) * (len(broad.log_weight) / batch)
             (share * loss).backward()
             total += loss.item()
-            log_weights.append(scored.log_weight.detach())
-            if self.cooling.finished and bool(good.all()):
+            log_weights.append(own.log_weight.detach())
+            if self.cooling.finished:
                 self.replay.add(scored)
         return torch.cat(log_weights).double(), total
 
