@@ -160,7 +160,7 @@ class Config(_Section):
     """Everything a run depends on besides its input; frozen, and stored in every file that a run writes."""
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="of every random stream")
-    threads: int = Field(default=1, ge=1, le=4096, description="CPU threads")
+    threads: int = Field(default=0, ge=0, le=4096, description="CPU threads of training; 0: one for each core")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     sample: SampleConfig = Field(default_factory=SampleConfig)

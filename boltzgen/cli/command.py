@@ -115,7 +115,7 @@ class _Invocation:
         from boltzgen.config import dump_config
 
         options = self._options
-        _set_threads(config.threads)
+        _one_thread_per_operation()
         interval = 0.0 if options["verbose"] else 5.0
         with RichReporter(quiet=options["quiet"], color=not options["no_color"], interval=interval) as reporter:
             _warn_of_namesake(reporter)
@@ -148,10 +148,14 @@ class _Invocation:
             write(text, sys.stderr if self._options["json"] else sys.stdout)
 
 
-def _set_threads(threads: int) -> None:
-    """For the thread pools that read their size once, when they are first imported."""
+def _one_thread_per_operation() -> None:
+    """For the thread pools that read their size once, when they are first imported.
+
+    Training spreads parts of a batch over ``--threads``. Threads inside operations beside that, or beside another busy
+    process, would wait for each other most of the time.
+    """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENMM_CPU_THREADS"):
-        os.environ[name] = str(threads)
+        os.environ[name] = "1"
 
 
 def _warn_of_namesake(reporter: RichReporter) -> None:

@@ -161,7 +161,15 @@ COMMON = (
         metavar="N",
         default="0",
     ),
-    Flag("threads", ("--threads",), "CPU threads.", CONFIGURATION, key="threads", metavar="N", default="1"),
+    Flag(
+        "threads",
+        ("--threads",),
+        "CPU threads of training; 0: all cores.",
+        CONFIGURATION,
+        key="threads",
+        metavar="N",
+        default="0",
+    ),
     Flag("force", ("--force",), "Redo what is there already.", BEHAVIOUR, kind=bool),
     Flag("dry_run", ("--dry-run",), "Check the command line, write nothing.", BEHAVIOUR, kind=bool),
     Flag(

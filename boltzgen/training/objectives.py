@@ -30,6 +30,12 @@ class Scored:
         parts = Latent(latent.torsions[index], latent.stiff[index], latent.log_prob[index])
         return Scored(parts, self.log_weight[index])
 
+    def detach(self) -> Scored:
+        """The same numbers without their history."""
+        latent = self.latent
+        parts = Latent(latent.torsions.detach(), latent.stiff.detach(), latent.log_prob.detach())
+        return Scored(parts, self.log_weight.detach())
+
 
 def score(
     generator: Generator,

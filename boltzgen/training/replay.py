@@ -39,11 +39,9 @@ class Replay:
         return len(self._batches)
 
     def add(self, scored: Scored) -> None:
-        """Remember a batch; draws whose weight is not finite are left out."""
-        good = torch.isfinite(scored.log_weight.detach())
-        latent = scored.latent
-        parts = (latent.torsions, latent.stiff, scored.log_weight)
-        self._batches.append(tuple(part.detach()[good] for part in parts))  # type: ignore[arg-type]  # three parts
+        """Remember a batch of detached draws; those whose weight is not finite are left out."""
+        good = scored.select(torch.isfinite(scored.log_weight))
+        self._batches.append((good.latent.torsions, good.latent.stiff, good.log_weight))
 
     def pool(self) -> Pool:
         """Everything remembered, with weights tempered to an effective share of at least ``ESS_FLOOR``."""

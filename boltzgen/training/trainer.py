@@ -17,11 +17,8 @@ from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
-from boltzgen.training.objectives import broad_choice, forward_kl, reverse_kl, score
+from boltzgen.training.gradient import GradientWorkers, StepPlan
 from boltzgen.training.replay import Pool, Replay
-
-MICRO_BATCH = 1024
-"""Samples evaluated at once: intermediate arrays of this size stay in the cache."""
 
 GRADIENT_CLIP = 10.0
 AVERAGING_STEPS = 50
@@ -29,13 +26,6 @@ AVERAGING_STEPS = 50
 
 POOL_REFRESH = 20
 """Steps after which the pool for mass-covering steps is rebuilt from the replay."""
-
-COVERING_SHARE = 0.5
-"""Weight of the forward KL once mass-covering steps are mixed in."""
-
-BROAD_SHARE = 0.25
-"""Share of the draws in which one slow torsion (rotors excepted) is drawn uniformly. Without it reverse KL empties a
-basin before its conditionals are learnt: φ > 0 of alanine dipeptide came out five times too rare at an ESS of 44 %."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 
@@ -84,15 +74,16 @@ class Trainer:
         architecture: Architecture,
         settings: TrainSettings,
         device: torch.device | str = "cpu",
+        threads: int = 1,
     ) -> None:
         self.settings = settings
+        self.threads = threads
         self.target = target.to(torch.float32, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.generator = Generator(architecture).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.generator.parameters())
-        self.rng = torch.Generator(device).manual_seed(settings.seed)
         self.schedule = Schedule(learning_rate=settings.learning_rate)
         start = max(settings.start_temperature, target.temperature)
         self.cooling = Cooling(start, target.temperature)
@@ -101,8 +92,6 @@ class Trainer:
         self.step = self.energies = self.covering_samples = 0
         self.skipped_steps = self.failed_energies = 0
         self.seconds = 0.0
-        coordinates = target.coordinates
-        self._n_broad_torsions = coordinates.n_torsions - len(coordinates.zmatrix.rotors)
         self._pool: Pool | None = None
         self._skipped_in_a_row = 0
 
@@ -135,33 +124,39 @@ class Trainer:
 
         ``checkpoint`` is called every ``checkpoint_every`` seconds and when stopped early.
         """
+        workers = GradientWorkers(self.generator, self.target, self.threads)
         last_checkpoint = time.monotonic()
-        while self.progress < 1.0:
-            if not keep_on():
-                checkpoint()
-                return False
-            started = time.monotonic()
-            self._one_step()
-            now = time.monotonic()
-            self.seconds += now - started
-            self.history[-1]["seconds"] = self.seconds
-            report(self._report())
-            if now - last_checkpoint > checkpoint_every:
-                checkpoint()
-                last_checkpoint = now
+        with workers.active():
+            while self.progress < 1.0:
+                if not keep_on():
+                    checkpoint()
+                    return False
+                started = time.monotonic()
+                self._one_step(workers)
+                now = time.monotonic()
+                self.seconds += now - started
+                self.history[-1]["seconds"] = self.seconds
+                report(self._report())
+                if now - last_checkpoint > checkpoint_every:
+                    checkpoint()
+                    last_checkpoint = now
         return True
 
-    def _one_step(self) -> None:
+    def _one_step(self, workers: GradientWorkers) -> None:
         progress = self.progress
-        batch = self.schedule.batch(progress)
         rate = self.schedule.rate(progress, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        covering = self.cooling.finished and progress >= self.schedule.covering_from and len(self.replay) > 0
-        self.optimizer.zero_grad()
-        log_weights, loss = self._energy_gradient(batch, 1.0 - COVERING_SHARE if covering else 1.0)
-        if covering:
-            self._covering_gradient(batch)
+        batch = self.schedule.batch(progress)
+        seed = (self.settings.seed, self.step)
+        step = workers.step(StepPlan(batch, self.cooling.temperature, self._covering_pool(progress), seed))
+        self.energies += batch
+        self.failed_energies += step.n_failed
+        if self.cooling.finished:
+            for scored in step.scored:
+                self.replay.add(scored)
+        for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
+            parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
@@ -170,47 +165,17 @@ class Trainer:
         else:
             self._count_skipped()
         self.step += 1
-        self._record(log_weights, loss, batch, rate)
+        self._record(step.log_weights, step.loss, batch, rate)
         self.cooling.update(self.progress, self.history[-1]["elbo_gap"])
 
-    def _energy_gradient(self, batch: int, share: float) -> tuple[Tensor, float]:
-        """Accumulate the gradient of the reverse KL over fresh draws; returns the log weights and the mean loss.
-
-        In part of the draws one slow torsion is uniform, and only what depends on it is trained: the conditionals stay
-        right where the flow has little mass, and the replay sees every basin. Log weights are of the other draws.
-        """
-        temperature = self.cooling.temperature
-        n_parts = max(1, batch // MICRO_BATCH)
-        n = batch // n_parts
-        n_broad = int(BROAD_SHARE * n) if self._n_broad_torsions else 0
-        log_weights, total = [], 0.0
-        for _ in range(n_parts):
-            uniform = broad_choice(n, n_broad, self._n_broad_torsions, self.rng)
-            scored = score(self.generator, self.target, n, temperature, self.rng, uniform)
-            good = torch.isfinite(scored.log_weight)
-            self.energies += n
-            self.failed_energies += int((~good).sum())
-            own = scored.select(good & (uniform < 0))
-            loss = reverse_kl(own) * (len(own.log_weight) / batch)
-            if n_broad:
-                broad = scored.select(good & (uniform >= 0))
-                loss = loss + reverse_kl(broad) * (len(broad.log_weight) / batch)
-            (share * loss).backward()
-            total += loss.item()
-            log_weights.append(own.log_weight.detach())
-            if self.cooling.finished:
-                self.replay.add(scored)
-        return torch.cat(log_weights).double(), total
-
-    def _covering_gradient(self, batch: int) -> None:
-        """Accumulate the gradient of the forward KL over reweighted earlier draws: no energies."""
+    def _covering_pool(self, progress: float) -> Pool | None:
+        """The pool for mass-covering steps once they are due, rebuilt now and then."""
+        if not self.cooling.finished or progress < self.schedule.covering_from or not len(self.replay):
+            return None
         if self._pool is None or self.step % POOL_REFRESH == 0:
             self._pool = self.replay.pool()
-        n_parts = max(1, batch // MICRO_BATCH)
-        for _ in range(n_parts):
-            torsions, stiff = self._pool.draw(batch // n_parts, self.rng)
-            (COVERING_SHARE * forward_kl(self.generator, torsions, stiff) / n_parts).backward()
-        self.covering_samples += batch
+        self.covering_samples += self.schedule.batch(progress)
+        return self._pool
 
     def _count_skipped(self) -> None:
         self.skipped_steps += 1
@@ -254,14 +219,13 @@ class Trainer:
         return Progress("train", progress, left, fields)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as nested arrays. The replay is left out: it refills within seconds."""
+        """Everything that a resumed run needs, as nested arrays. The replay is left out: it refills within a minute."""
         moments = self.optimizer.state_dict()["state"]
         counters = ("step", "energies", "covering_samples", "skipped_steps", "failed_energies", "seconds")
         return {
             "generator": to_arrays(self.generator.state_dict()),
             "average": to_arrays(self.average.state_dict()),
             "optimizer": {str(k): to_arrays(moment) for k, moment in moments.items()},
-            "rng": self.rng.get_state().numpy(),
             "counters": {name: getattr(self, name) for name in counters},
             "cooling_level": self.cooling.level,
             "history": history_columns(self.history),
@@ -274,7 +238,6 @@ class Trainer:
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {int(k): to_tensors(moment) for k, moment in tree["optimizer"].items()}
         self.optimizer.load_state_dict(optimizer)
-        self.rng.set_state(torch.as_tensor(tree["rng"]))
         for name, value in tree["counters"].items():
             setattr(self, name, value)
         self.cooling.level = int(tree["cooling_level"])

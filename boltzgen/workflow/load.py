@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -36,6 +37,12 @@ def load_flow(directory: RunDirectory) -> tuple[Target, Generator]:
         flow = Generator(Architecture(**get_tree(file["architecture"])))
         flow.load_state_dict(to_tensors(get_tree(file["weights"])))
     return target, flow
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:

@@ -34,7 +34,7 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
     stage = Stage("sample", output, stage_config, parents, target.temperature, config.seed, context)
     if stage.is_done():
         return already_there("sample", directory, output)
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(1)
     generator = BoltzmannGenerator(target, flow)
     started = time.monotonic()
 

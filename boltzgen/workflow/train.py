@@ -19,7 +19,7 @@ from boltzgen.storage.runs import RunDirectory, fingerprint, read_provenance
 from boltzgen.storage.tree import get_tree, put_tree
 from boltzgen.target import Target
 from boltzgen.training.trainer import Trainer, TrainSettings, history_columns, to_arrays
-from boltzgen.workflow.load import load_target, resolve_device
+from boltzgen.workflow.load import available_cores, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.stage import Context, Stage, StageResult, already_there, writing
 
@@ -47,9 +47,9 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
     )
     if stage.is_done():
         return already_there("train", directory, directory.flow_h5)
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(1)  # threads work on parts of a batch, not inside operations
     with writing(directory):
-        trainer = _trainer(target, settings, config.seed, device)
+        trainer = _trainer(target, settings, config.seed, device, config.threads or available_cores())
         if context.resume and directory.checkpoint_h5.exists():
             _resume(trainer, stage, directory, context.reporter)
 
@@ -91,7 +91,7 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
     return StageResult("train", directory.path, False, summary, text)
 
 
-def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.device) -> Trainer:
+def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.device, threads: int) -> Trainer:
     budget = settings.max_energies or (PRESETS[settings.preset] if settings.time_budget is None else None)
     train_settings = TrainSettings(
         max_energies=budget,
@@ -101,7 +101,7 @@ def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.dev
         seed=seed,
     )
     coordinates = target.coordinates
-    return Trainer(target, Architecture(coordinates.n_torsions, coordinates.n_stiff), train_settings, device)
+    return Trainer(target, Architecture(coordinates.n_torsions, coordinates.n_stiff), train_settings, device, threads)
 
 
 def _resume(trainer: Trainer, stage: Stage, directory: RunDirectory, reporter: Reporter) -> None:

@@ -79,7 +79,7 @@ K_ANGLE, THETA0 = (520.0, 418.0), (1.94, 2.05)
 
 
 def polymer():
-    """Four sites with bonds, angles, one torsion and no non-bonded terms: ln Z is a sum of one-dimensional integrals."""
+    """Four sites with bonds, angles, a torsion and no non-bonded terms: ln Z is a sum of one-dimensional integrals."""
     system = openmm.System()
     for _ in range(4):
         system.addParticle(12.0)
