@@ -227,7 +227,7 @@ def test_flags_file_and_overrides_reach_the_workflow(folder):
     config = record["config"]
     assert record["given"] == ["mol.pdb", "None", "mol.run"]
     assert record["context"] == [True, False, 3600.0, "boltzgen " + " ".join(arguments)]
-    assert record["omp"] == "2"
+    assert record["omp"] == "1"  # threads share batches, not operations
     assert (config["seed"], config["threads"]) == (5, 2)
     assert config["prepare"] | {"conformers": 0} == {
         "force_field": "ff96",
