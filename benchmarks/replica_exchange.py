@@ -122,8 +122,11 @@ def side(phi: np.ndarray) -> np.ndarray:
     return ((degrees > 20) & (degrees < 120)).astype(int) - ((degrees > -160) & (degrees < -20))
 
 
-def report(runs: list[Series], temperatures: np.ndarray, blocks: int) -> None:
-    """Print the populations at the lowest temperature with their errors, and how well the walkers mixed.
+STATES = ("phi>0", *BASINS)
+
+
+def block_means(runs: list[Series], blocks: int) -> np.ndarray:
+    """Populations of STATES at the lowest temperature, (runs, blocks, states), the first tenth of each run left out.
 
     Frames with a cis amide bond are left out: the ensembles to compare with keep their amide bonds trans.
     """
@@ -134,13 +137,24 @@ def report(runs: list[Series], temperatures: np.ndarray, blocks: int) -> None:
         basins = assign_basins(phi, psi)[:, None] == np.arange(len(BASINS))
         inside = np.column_stack([is_positive_phi(phi), basins])
         means.append([block.mean(axis=0) for block in np.array_split(inside, blocks)])
-    table = np.array(means)
-    batch = table.reshape(-1, table.shape[-1]).std(axis=0, ddof=1) / np.sqrt(len(runs) * blocks)
+    return np.array(means)
+
+
+def batch_error(table: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of each state, from the scatter of all blocks (runs, blocks, states)."""
+    pooled = table.reshape(-1, table.shape[-1])
+    return pooled.std(axis=0, ddof=1) / np.sqrt(len(pooled))
+
+
+def report(runs: list[Series], temperatures: np.ndarray, blocks: int) -> None:
+    """Print the populations at the lowest temperature with their errors, and how well the walkers mixed."""
+    table = block_means(runs, blocks)
+    batch = batch_error(table)
     seeds = table.mean(axis=1).std(axis=0, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else batch * np.nan
     print(
         f"\nat {temperatures[0]:g} K: population ± standard error from {len(runs) * blocks} blocks (from seeds alone)"
     )
-    for s, name in enumerate(("phi>0", *BASINS)):
+    for s, name in enumerate(STATES):
         print(f"  {name:8s} {table[..., s].mean():.5f} ± {batch[s]:.5f} ({seeds[s]:.5f})")
     walks = [
         (run["phi"][run["walker"] == w], np.argmax(run["walker"] == w, axis=1))

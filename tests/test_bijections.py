@@ -140,17 +140,19 @@ def test_log_det_and_inverse(name):
 def test_generator_log_prob_is_the_density_of_its_samples():
     flow = random_like(Generator(Architecture(n_torsions=2, n_stiff=4, n_bins=6, torsion_hidden=8, stiff_hidden=8)))
     base_circles, base_lines = circles(1, 2), randn(1, 4)
-    latent = flow.push(base_circles, base_lines)
 
     def flat(v):
-        pushed = flow.push(v[None, :2], v[None, 2:])
-        return torch.cat([pushed.torsions, pushed.stiff], dim=1)[0]
+        torsions, _ = flow.torsion_flow(v[None, :2])
+        stiff, _ = flow.push_stiff(v[None, 2:], torsions)
+        return torch.cat([torsions, stiff], dim=1)[0]
 
     jacobian = torch.autograd.functional.jacobian(flat, torch.cat([base_circles, base_lines], dim=1)[0])
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(base_lines).sum() - 2.0 * math.log(2.0 * math.pi)
     expected = (normal - torch.linalg.slogdet(jacobian)[1]).item()
-    assert latent.log_prob.item() == pytest.approx(expected, abs=TOLERANCE)
-    assert flow.log_prob(latent.torsions, latent.stiff).item() == pytest.approx(expected, abs=TOLERANCE)
+    torsions, stiff = flat(torch.cat([base_circles, base_lines], dim=1)[0])[None].split([2, 4], dim=1)
+    assert flow.log_prob(torsions, stiff).item() == pytest.approx(expected, abs=TOLERANCE)
+    drawn = flow.sample(5, torch.Generator().manual_seed(0))
+    assert torch.allclose(flow.log_prob(drawn.torsions, drawn.stiff), drawn.log_prob, atol=TOLERANCE, rtol=0.0)
 
 
 def test_volume_element_of_internal_coordinates():

@@ -52,44 +52,71 @@ class Generator(nn.Module):
         self.couplings = nn.ModuleList(StiffCoupling(mask, n_context, a.stiff_hidden) for mask in masks)
         self.head = AffineHead(a.n_stiff, n_context, a.stiff_hidden)
 
-    def sample(self, n: int, generator: torch.Generator, uniform: Tensor | None = None) -> Latent:
-        """Draw ``n`` latents; differentiable with respect to the weights.
+    def sample(self, n: int, generator: torch.Generator) -> Latent:
+        """Draw ``n`` latents."""
+        torsions, log_prob = self.sample_torsions(n, generator)
+        stiff, log_conditional = self.sample_stiff(torsions, generator)
+        return Latent(torsions, stiff, log_prob + log_conditional)
 
-        ``uniform (n,)`` names for each draw a torsion that is drawn uniformly instead, or −1; ``log_prob`` is then the
-        density of that altered generator.
+    def sample_torsions(
+        self, n: int, generator: torch.Generator, uniform: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw torsions ``(n, n_torsions)`` with ln q(τ), ``(n,)``.
+
+        ``uniform (n,)`` names for each draw a torsion that is drawn uniformly instead, or −1; the density is then that
+        of the altered generator.
         """
-        a, like = self.architecture, next(self.parameters())
-        circles = torch.rand(n, a.n_torsions, generator=generator, dtype=like.dtype, device=like.device)
-        lines = torch.randn(n, a.n_stiff, generator=generator, dtype=like.dtype, device=like.device)
-        return self.push(2.0 * math.pi * circles - math.pi, lines, uniform)
+        like = next(self.parameters())
+        shape = (n, self.architecture.n_torsions)
+        circles = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+        torsions, log_det = self.torsion_flow(2.0 * math.pi * circles - math.pi, uniform)
+        return torsions, self._log_base_torsions - log_det
 
-    def push(self, circles: Tensor, lines: Tensor, uniform: Tensor | None = None) -> Latent:
-        """Map base points to latents with their log_prob."""
-        torsions, log_det = self.torsion_flow(circles, uniform)
+    def sample_stiff(self, torsions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw stiff coordinates ``(n, n_stiff)`` given torsions, with ln q(z | τ), ``(n,)``."""
+        shape = (len(torsions), self.architecture.n_stiff)
+        lines = torch.randn(shape, generator=generator, dtype=torsions.dtype, device=torsions.device)
+        return self.push_stiff(lines, torsions)
+
+    def push_stiff(self, lines: Tensor, torsions: Tensor) -> tuple[Tensor, Tensor]:
+        """Map standard normal lines to stiff coordinates given torsions, with ln q(z | τ)."""
         context = circle_features(torsions)
-        z = lines
+        z, log_prob = lines, _log_normal(lines)
         for layer in self._stiff_layers():
             z, step = layer(z, context)
-            log_det = log_det + step
-        return Latent(torsions, z, self._log_base(lines) - log_det)
+            log_prob = log_prob - step
+        return z, log_prob
 
     def log_prob(self, torsions: Tensor, stiff: Tensor) -> Tensor:
         """ln q of latents, ``(batch,)``; NaN in, −inf out."""
+        value = self.log_prob_torsions(torsions) + self.log_prob_stiff(stiff, torsions)
+        return torch.nan_to_num(value, nan=-math.inf)
+
+    def log_prob_torsions(self, torsions: Tensor) -> Tensor:
+        """ln q(τ), ``(batch,)``."""
         _, log_det = self.torsion_flow.inverse(torsions)
+        return self._log_base_torsions + log_det
+
+    def log_prob_stiff(self, stiff: Tensor, torsions: Tensor) -> Tensor:
+        """ln q(z | τ), ``(batch,)``."""
         context = circle_features(torsions)
-        z = stiff
+        z, log_det = stiff, stiff.new_zeros(len(stiff))
         for layer in reversed(self._stiff_layers()):
             z, step = layer(z, context, inverse=True)
             log_det = log_det + step
-        return torch.nan_to_num(self._log_base(z) + log_det, nan=-math.inf)
+        return _log_normal(z) + log_det
 
     def _stiff_layers(self) -> list[nn.Module]:
         return [*self.couplings, self.head]
 
-    def _log_base(self, lines: Tensor) -> Tensor:
-        a = self.architecture
-        constant = a.n_torsions * math.log(2.0 * math.pi) + 0.5 * a.n_stiff * math.log(2.0 * math.pi)
-        return -0.5 * lines.square().sum(1) - constant
+    @property
+    def _log_base_torsions(self) -> float:
+        return -self.architecture.n_torsions * math.log(2.0 * math.pi)
+
+
+def _log_normal(lines: Tensor) -> Tensor:
+    """Standard normal log-density of each row."""
+    return -0.5 * (lines.square().sum(1) + lines.shape[1] * math.log(2.0 * math.pi))
 
 
 def _masks(n: int, count: int) -> Iterable[Tensor]:

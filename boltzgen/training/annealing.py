@@ -1,4 +1,4 @@
-"""The schedule: temperature, batch size, learning rate and mixture of losses as training goes on.
+"""The schedule: temperature, batch size and learning rate as training goes on.
 
 Progress runs from 0 to 1 over the budget, whether that is counted in energies or in seconds, so that every run ends
 with a finished flow.
@@ -18,8 +18,6 @@ class Schedule:
     warmup_steps: int = 50
     batches: tuple[tuple[float, int], ...] = ((0.0, 512), (0.15, 2048), (0.5, 4096))
     """(progress from which, batch size)"""
-    covering_from: float = 0.5
-    """Progress from which mass-covering steps on reweighted samples are mixed in, at the target temperature."""
 
     def batch(self, progress: float) -> int:
         """Batch size."""
@@ -57,9 +55,10 @@ class Cooling:
         """Whether the final temperature is reached."""
         return self.level >= self.levels
 
-    def update(self, progress: float, gap: float) -> None:
-        """Go on by at most one level, given progress and the current gap in nats."""
+    def update(self, progress: float, gap: float) -> bool:
+        """Go on by at most one level, given progress and the current gap in nats; returns whether it did."""
         allowed = min(self.levels, int(self.levels * progress / self.fast))
         forced = min(self.levels, int(self.levels * progress / self.slow))
-        if self.level < forced or (self.level < allowed and gap < self.gap_limit):
-            self.level += 1
+        due = self.level < forced or (self.level < allowed and gap < self.gap_limit)
+        self.level += due
+        return due

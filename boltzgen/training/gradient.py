@@ -20,20 +20,18 @@ PART_SIZE = 1024
 """Samples of one part on a CPU: intermediate arrays of this size stay in the cache."""
 
 BROAD_SHARE = 0.25
-"""Share of the draws in which one slow torsion (rotors excepted) is drawn uniformly. Without it reverse KL empties a
-basin before its conditionals are learnt: φ > 0 of alanine dipeptide came out five times too rare at an ESS of 44 %."""
-
-COVERING_SHARE = 0.5
-"""Weight of the forward KL where mass-covering steps are mixed in."""
+"""Share of the draws in which one slow torsion (rotors excepted) is drawn uniformly: the stiff coordinates stay right
+where the flow has little mass, and the torsions learn from every basin."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step does: batch size, temperature in K, and the pool for mass-covering, if it is mixed in."""
+    """What one step does, at a temperature in K."""
 
     batch: int
     temperature: float
     pool: Pool | None
+    """Reweighted draws that the torsions learn from; None in the very first steps."""
     seed: tuple[int, int]
     """Seed of the training and number of the step: the draws depend on nothing else."""
 
@@ -100,15 +98,12 @@ class GradientWorkers:
         own = scored.select(good & (uniform < 0))
         loss = reverse_kl(own) * (len(own.log_weight) / n)
         if n_broad:
-            # Only what depends on the uniform torsion is trained by these: the conditionals stay right where the flow
-            # has little mass, and the replay sees every basin.
             broad = scored.select(good & (uniform >= 0))
             loss = loss + reverse_kl(broad) * (len(broad.log_weight) / n)
         value = loss.item()
         if plan.pool:
-            covering = forward_kl(self._generator, *plan.pool.draw(n, rng))
-            loss = (1.0 - COVERING_SHARE) * loss + COVERING_SHARE * covering
-        gradients = torch.autograd.grad(loss, self._parameters)
+            loss = loss + forward_kl(self._generator, plan.pool.draw(n, rng))
+        gradients = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         return StepGradient(list(gradients), value, own.log_weight.detach(), [scored.detach()], int((~good).sum()))
 
     def _random(self, seed: tuple[int, ...]) -> torch.Generator:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Latent
+from boltzgen.flow.generator import Generator
 from boltzgen.target import Target
 
 PAIR_SOFTENING = 200.0
@@ -19,22 +19,19 @@ LOSS_CLIP = 10.0
 
 @dataclass(frozen=True)
 class Scored:
-    """Fresh draws with ``log_weight = −u + ln|det| − ln q``, differentiable, softened; ``(batch,)``."""
+    """Fresh draws: ``torsions``, ``stiff`` and ``log_weight = −u + ln|det| − ln q`` ``(batch,)``, with softened u."""
 
-    latent: Latent
+    torsions: Tensor
+    stiff: Tensor
     log_weight: Tensor
 
     def select(self, index: Tensor) -> Scored:
         """The draws of a boolean mask or of indices."""
-        latent = self.latent
-        parts = Latent(latent.torsions[index], latent.stiff[index], latent.log_prob[index])
-        return Scored(parts, self.log_weight[index])
+        return Scored(self.torsions[index], self.stiff[index], self.log_weight[index])
 
     def detach(self) -> Scored:
         """The same numbers without their history."""
-        latent = self.latent
-        parts = Latent(latent.torsions.detach(), latent.stiff.detach(), latent.log_prob.detach())
-        return Scored(parts, self.log_weight.detach())
+        return Scored(self.torsions.detach(), self.stiff.detach(), self.log_weight.detach())
 
 
 def score(
@@ -47,22 +44,27 @@ def score(
 ) -> Scored:
     """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies.
 
-    ``uniform (n,)`` names a torsion to be drawn uniformly in each draw, or −1, see :meth:`Generator.sample`. Draws
-    whose energy fails get a weight that is not finite, and no gradient.
+    The log weight is differentiable through the stiff coordinates alone, not through the torsions.
+
+    ``uniform (n,)`` names a torsion to be drawn uniformly in each draw, or −1, see
+    :meth:`~boltzgen.flow.generator.Generator.sample_torsions`. Draws whose energy fails get a weight that is not
+    finite, and no gradient.
     """
-    latent = generator.sample(n, rng, uniform)
-    ratio = temperature / target.temperature
-    x, log_det = target.coordinates.to_cartesian(latent.torsions, latent.stiff, ratio)
+    with torch.no_grad():
+        torsions, log_prob = generator.sample_torsions(n, rng, uniform)
+    stiff, log_conditional = generator.sample_stiff(torsions, rng)
+    x, log_det = target.coordinates.to_cartesian(torsions, stiff, temperature / target.temperature)
     u = target.reduced_potential(x, temperature, softening=PAIR_SOFTENING)
     failed = ~torch.isfinite(u.detach())
     if x.requires_grad and bool(failed.any()):
         x.register_hook(lambda gradient: gradient.masked_fill(failed, 0.0))
-    return Scored(latent, log_det - u - latent.log_prob)
+    return Scored(torsions, stiff, log_det - u - log_prob - log_conditional)
 
 
 def reverse_kl(scored: Scored) -> Tensor:
     """KL(q‖p) − ln Z = E_q[−log w], per sample clipped softly above the median; a scalar.
 
+    With torsions fixed this is the KL of the stiff coordinates given torsions, averaged over the torsions drawn.
     L → c(1 + ln(L/c)) beyond c = 10 nats above the median, so the gradient of outliers fades and never jumps.
     """
     loss = -scored.log_weight
@@ -71,13 +73,13 @@ def reverse_kl(scored: Scored) -> Tensor:
     return torch.where(excess > LOSS_CLIP, beyond, excess).mean()
 
 
-def forward_kl(generator: Generator, torsions: Tensor, stiff: Tensor) -> Tensor:
-    """KL(p‖q) up to a constant, −E_p[ln q], on latents that are distributed as the target; a scalar."""
-    return -generator.log_prob(torsions, stiff).mean()
+def forward_kl(generator: Generator, torsions: Tensor) -> Tensor:
+    """KL(p‖q) of the torsions up to a constant, −E_p[ln q(τ)], on draws distributed as the target; a scalar."""
+    return -generator.log_prob_torsions(torsions).mean()
 
 
 def broad_choice(n: int, n_broad: int, n_torsions: int, rng: torch.Generator) -> Tensor:
-    """Torsion to draw uniformly, ``(n,)``: one of ``n_torsions`` at random in the first ``n_broad`` draws, else −1."""
+    """Torsion to draw uniformly, ``(n,)``: one of ``n_torsions`` in the first ``n_broad`` draws, else −1."""
     choice = torch.full((n,), -1, device=rng.device)
     if n_torsions:
         choice[:n_broad] = torch.randint(n_torsions, (n_broad,), generator=rng, device=rng.device)

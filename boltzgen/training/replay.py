@@ -1,4 +1,4 @@
-"""Recent draws at the target temperature with their weights: material for mass-covering steps, at no energy cost."""
+"""Recent draws with their weights: what the torsions learn from, at no further energies."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from torch import Tensor
 from boltzgen.training.objectives import Scored
 
 ESS_FLOOR = 0.2
-"""Weights are tempered, w^λ, so that the effective share of the buffer does not fall below this."""
+"""Weights are tempered, w^λ, so that the effective share of the pool does not fall below this."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Draws and normalised, tempered weights: ``torsions (n, n_t)``, ``stiff (n, n_s)``, ``weights (n,)``."""
+    """Torsions ``(n, n_torsions)`` and their normalised weights ``(n,)``, tempered by the power λ."""
 
     torsions: Tensor
-    stiff: Tensor
     weights: Tensor
     tempering: float
 
-    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Resample ``n`` latents by weight, with replacement."""
-        index = torch.multinomial(self.weights, n, replacement=True, generator=rng)
-        return self.torsions[index], self.stiff[index]
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """Resample torsions ``(n, n_torsions)`` by weight, with replacement."""
+        return self.torsions[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
 
 
 class Replay:
     """The last ``capacity`` scored batches. Each keeps the density it was drawn from, so its weights stay right."""
 
     def __init__(self, capacity: int) -> None:
-        self._batches: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=capacity)
+        self._batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=capacity)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -41,14 +39,17 @@ class Replay:
     def add(self, scored: Scored) -> None:
         """Remember a batch of detached draws; those whose weight is not finite are left out."""
         good = scored.select(torch.isfinite(scored.log_weight))
-        self._batches.append((good.latent.torsions, good.latent.stiff, good.log_weight))
+        self._batches.append((good.torsions, good.log_weight))
+
+    def clear(self) -> None:
+        """Forget everything: the target has changed."""
+        self._batches.clear()
 
     def pool(self) -> Pool:
         """Everything remembered, with weights tempered to an effective share of at least ``ESS_FLOOR``."""
-        torsions, stiff, log_weight = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+        torsions, log_weight = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
         tempering = _tempering(log_weight.double())
-        weights = torch.softmax(tempering * log_weight.double(), dim=0)
-        return Pool(torsions, stiff, weights, tempering)
+        return Pool(torsions, torch.softmax(tempering * log_weight.double(), dim=0), tempering)
 
 
 def _tempering(log_weight: Tensor) -> float:

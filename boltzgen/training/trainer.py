@@ -25,14 +25,14 @@ AVERAGING_STEPS = 50
 """Time constant, in steps, of the moving average of the weights."""
 
 POOL_REFRESH = 20
-"""Steps after which the pool for mass-covering steps is rebuilt from the replay."""
+"""Steps after which the pool of reweighted draws is rebuilt from the replay."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 
 COLUMNS = (
     "step",
     "energies",
-    "covering_samples",
+    "replayed",
     "seconds",
     "temperature",
     "learning_rate",
@@ -62,10 +62,11 @@ class TrainSettings:
 
 
 class Trainer:
-    """Trains a generator on a target.
+    """Trains a generator on a target while the temperature falls by a criterion.
 
-    Reverse KL while the temperature falls by a criterion; at the target temperature forward KL on the flow's own
-    reweighted draws is mixed in, which covers what reverse KL leaves thin. The result is a moving average of weights.
+    The stiff coordinates learn by reverse KL given the torsions. The torsions, where the modes are, learn by forward KL
+    on the flow's own reweighted draws, which covers modes where reverse KL would drop them. The result is a moving
+    average of the weights.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Trainer:
         self.cooling = Cooling(start, target.temperature)
         self.replay = Replay(capacity=100)
         self.history: list[dict[str, float]] = []
-        self.step = self.energies = self.covering_samples = 0
+        self.step = self.energies = self.replayed = 0
         self.skipped_steps = self.failed_energies = 0
         self.seconds = 0.0
         self._pool: Pool | None = None
@@ -108,7 +109,7 @@ class Trainer:
         return {
             "n_energy_evaluations": self.energies,
             "n_force_evaluations": self.energies,
-            "covering_samples": self.covering_samples,
+            "replayed": self.replayed,
             "skipped_steps": self.skipped_steps,
             "n_failed": self.failed_energies,
         }
@@ -149,12 +150,14 @@ class Trainer:
             group["lr"] = rate
         batch = self.schedule.batch(progress)
         seed = (self.settings.seed, self.step)
-        step = workers.step(StepPlan(batch, self.cooling.temperature, self._covering_pool(progress), seed))
+        if self.step % POOL_REFRESH == 0 and len(self.replay):
+            self._pool = self.replay.pool()
+        step = workers.step(StepPlan(batch, self.cooling.temperature, self._pool, seed))
         self.energies += batch
         self.failed_energies += step.n_failed
-        if self.cooling.finished:
-            for scored in step.scored:
-                self.replay.add(scored)
+        self.replayed += batch if self._pool else 0
+        for scored in step.scored:
+            self.replay.add(scored)
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP)
@@ -166,16 +169,8 @@ class Trainer:
             self._count_skipped()
         self.step += 1
         self._record(step.log_weights, step.loss, batch, rate)
-        self.cooling.update(self.progress, self.history[-1]["elbo_gap"])
-
-    def _covering_pool(self, progress: float) -> Pool | None:
-        """The pool for mass-covering steps once they are due, rebuilt now and then."""
-        if not self.cooling.finished or progress < self.schedule.covering_from or not len(self.replay):
-            return None
-        if self._pool is None or self.step % POOL_REFRESH == 0:
-            self._pool = self.replay.pool()
-        self.covering_samples += self.schedule.batch(progress)
-        return self._pool
+        if self.cooling.update(self.progress, self.history[-1]["elbo_gap"]):
+            self.replay.clear()
 
     def _count_skipped(self) -> None:
         self.skipped_steps += 1
@@ -200,7 +195,7 @@ class Trainer:
         ess = (2.0 * log_sum - torch.logsumexp(2.0 * log_weights, 0)).exp().item() / max(n, 1)
         tempering = self._pool.tempering if self._pool else math.nan
         values = (
-            self.step, self.energies, self.covering_samples, self.seconds, self.cooling.temperature, rate, batch, loss,
+            self.step, self.energies, self.replayed, self.seconds, self.cooling.temperature, rate, batch, loss,
             elbo, log_z, log_z - elbo, ess, tempering, self.skipped_steps, self.failed_energies,
         )  # fmt: skip
         self.history.append(dict(zip(COLUMNS, (float(v) for v in values), strict=True)))
@@ -221,7 +216,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as nested arrays. The replay is left out: it refills within a minute."""
         moments = self.optimizer.state_dict()["state"]
-        counters = ("step", "energies", "covering_samples", "skipped_steps", "failed_energies", "seconds")
+        counters = ("step", "energies", "replayed", "skipped_steps", "failed_energies", "seconds")
         return {
             "generator": to_arrays(self.generator.state_dict()),
             "average": to_arrays(self.average.state_dict()),

@@ -52,7 +52,7 @@ def weights_of(system, atomic_numbers, bonds, positions, n=20_000):
     target = Target(bare_molecule(atomic_numbers, bonds), potential, fitted.coordinates, 300.0)
     target = Target.from_tree(target.to_tree())
     architecture = Architecture(fitted.coordinates.n_torsions, fitted.coordinates.n_stiff)
-    trainer = Trainer(target, architecture, TrainSettings(max_energies=60_000))
+    trainer = Trainer(target, architecture, TrainSettings(max_energies=100_000))
     assert trainer.run(lambda progress: None, lambda: True, lambda: None)
     samples = BoltzmannGenerator(target, trainer.average).sample(n, seed=1)
     return summarize_weights(samples.log_weight)
