@@ -3,8 +3,8 @@
     boltzgen prepare molecules/alanine_dipeptide.pdb
     python benchmarks/training.py alanine_dipeptide.run --energies 1e6 --seeds 0 1 2
 
-ESS is unclipped, in float64, on ``--samples`` fresh samples; "without" leaves the largest 1, 3, 10 and 30 weights out. The
-gap is log Z minus the ELBO of those samples, in nats.
+ESS is unclipped, in float64, on ``--samples`` fresh samples; "without" leaves the largest 1, 3, 10 and 30 weights out.
+The gap is log Z minus the ELBO of those samples, in nats.
 """
 
 from __future__ import annotations
