@@ -176,8 +176,7 @@ def named_torsions(structure: Structure) -> dict[str, tuple[int, int, int, int]]
 
 
 def _warnings(molecule: Molecule, structure: Structure, centres: dict[str, str], solvent: str) -> list[str]:
-    found = ["amide bonds keep their cis or trans state: they are not sampled over the barrier"]
-    found += [f"{name} has the D configuration, and keeps it" for name, code in centres.items() if code.endswith("D")]
+    found = [f"{name} has the D configuration, and keeps it" for name, code in centres.items() if code.endswith("D")]
     for name, atoms in molecule.torsions.items():
         b = np.diff(structure.positions[list(atoms)], axis=0)
         if name.startswith("omega") and np.dot(np.cross(b[0], b[1]), np.cross(b[1], b[2])) > 0:

@@ -106,6 +106,7 @@ def prepare(source: str | None, smiles: str | None, run: Path | None, config: Co
         f"force field   {chemical.force_field} + {chemical.solvent}, {settings.temperature:g} K",
         f"coordinates   {coordinates.n_torsions} slow torsions ({len(zmatrix.rotors)} of them symmetric rotors), "
         f"{coordinates.n_stiff} stiff",
+        "held          stereocentres, and cis or trans of amide bonds (not before proline), as in the input",
         f"energy check  {parity.describe()}",
         f"conformers    {len(fitted.conformers)} distinct minima, lowest u = {fitted.reduced_potentials[0]:.2f} kT",
         f"written       {directory.system_h5}, {directory.system_pdb}, {directory.system_xml}",
