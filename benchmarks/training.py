@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--batches", type=int, nargs=3, metavar="N", help="batch sizes of the three parts")
+    parser.add_argument("--batches", type=int, nargs=2, metavar="N", help="batch sizes, early and late")
     parser.add_argument("--samples", type=int, default=100_000)
     for name in ("n_bins", "torsion_hidden", "stiff_hidden", "n_couplings"):
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(Architecture, name))

@@ -29,7 +29,9 @@ def load(run: str | Path) -> BoltzmannGenerator:
     Raises
     ------
     boltzgen.errors.InputError
-        If the directory lacks ``system.h5`` or ``flow.h5``, or they do not belong together.
+        If the directory lacks ``system.h5`` or ``flow.h5``.
+    boltzgen.errors.ConflictError
+        If they do not belong together.
     """
     from boltzgen.workflow import load_generator  # imported late: torch takes seconds to import
 

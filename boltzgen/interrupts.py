@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from boltzgen.errors import Interrupted
@@ -22,6 +24,7 @@ class Interrupts:
     def __init__(self, deadline: float | None = None) -> None:
         self._deadline = deadline
         self._received: signal.Signals | None = None
+        self._interrupted = False
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -36,6 +39,11 @@ class Interrupts:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
 
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal came."""
+        return self._received is not None
+
     def keep_on(self) -> bool:
         """Whether nobody has asked to stop."""
         return self._received is None and (self._deadline is None or time.monotonic() < self._deadline)
@@ -48,6 +56,27 @@ class Interrupts:
         return Interrupted(f"stopped by {self._received.name} with a checkpoint. Repeat the command to go on.", code)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._received is not None:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         self._received = signal.Signals(number)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGUSR1 into Interrupted, so that they end a command as an error does; SIGINT does already."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise Interrupted(
+            f"stopped by {name}. Finished stages are kept; repeat the command to go on.",
+            EXIT_CODES[signal.Signals(number)],
+        )
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

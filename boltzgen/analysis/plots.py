@@ -63,7 +63,7 @@ _STYLE = {
 }
 
 _TRAINING_PANELS = (
-    ("loss", "loss (nats)"),
+    ("elbo", "ELBO (nats)"),
     ("elbo_gap", "log Z − ELBO (nats)"),
     ("ess_fraction", "ESS (%)"),
     ("temperature", "temperature (K)"),
@@ -147,7 +147,7 @@ def training_figure(columns: Mapping[str, ArrayLike]) -> Figure:
     Parameters
     ----------
     columns
-        ``energies`` and any of ``loss``, ``elbo_gap``, ``ess_fraction``, ``temperature``, all of one length.
+        ``energies`` and any of ``elbo``, ``elbo_gap``, ``ess_fraction``, ``temperature``, all of one length.
         NaN marks what was not measured at a step; panels without a number are left out.
 
     Raises
@@ -271,8 +271,8 @@ def _draw_training(axes: Axes, name: str, energies: NDArray[np.float64], values:
         axes.set_ylim(0, 100)
     x, y = energies[shown], values[shown]
     axes.plot(x, y, color=REWEIGHTED_COLOR, linewidth=1.2, marker="o" if x.size <= 40 else None, markersize=3)
-    if name == "loss" and y.size > 20:
-        low, high = y.min(), np.quantile(y, 0.95)  # the first steps from random weights are off any scale
+    if name == "elbo" and y.size > 20:
+        low, high = np.quantile(y, 0.05), y.max()  # the first steps from random weights are off any scale
         margin = 0.1 * (high - low) or 1.0
         axes.set_ylim(low - margin, high + margin)
     axes.set_xlim(left=0.0)

@@ -122,6 +122,7 @@ class _Invocation:
             if options["verbose"]:
                 reporter.info(dump_config(config))
             from boltzgen import workflow  # imported late: torch takes seconds, and reads the thread count
+            from boltzgen.interrupts import stop_on_signals
 
             context = workflow.Context(
                 reporter=reporter,
@@ -130,7 +131,8 @@ class _Invocation:
                 resume=plan.resume,
                 max_time=plan.max_time,
             )
-            result = plan.call(workflow, config, context)
+            with stop_on_signals():
+                result = plan.call(workflow, config, context)
         status = {
             "command": result.command,
             "run": result.run,

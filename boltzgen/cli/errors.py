@@ -57,7 +57,10 @@ def describe(error: BaseException) -> tuple[str, int]:
     if _is_usage_error(error):
         return _usage(error), 2
     if _is_out_of_memory(error):
-        return "out of memory. Halve the batch (--set sample.batch_size=N) or take a larger machine.", 5
+        return (
+            "out of memory. When sampling, halve the batch (--set sample.batch_size=N); else take a larger machine.",
+            5,
+        )
     if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}. Free space, or choose another place with -o.", 6

@@ -39,7 +39,7 @@ class Plan:
             "train": ["flow.h5", "metrics.csv"],
             "sample": [samples],
             "reweight": ["ensemble.h5"],
-            "analyze": ["analysis.h5", "plots/*.png"],
+            "analyze": ["analysis.h5", "report.html", "plots/*.png", "*.csv", "representatives.pdb"],
         }
         return [str(self.run / name) for stage in self.stages for name in names[stage]]
 

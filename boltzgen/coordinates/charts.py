@@ -41,7 +41,7 @@ def angle_inverse(theta: Tensor, center: Tensor) -> Tensor:
 
 
 def torsion(d: Tensor, center: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """φ = μ + W tanh(d/W): within W of the centre, which fixes the stereo of sp3 centres when W < 2π/3 − ε."""
+    """φ = μ + W tanh(d/W): within W of the centre; stereo is fixed where W ≤ |μ| and |μ| + W ≤ π."""
     ratio = d / width
     # ln sech² x = 2 (ln 2 − x − softplus(−2x)), finite for every x
     log_det = 2.0 * (math.log(2.0) - ratio - torch.nn.functional.softplus(-2.0 * ratio))

@@ -83,8 +83,8 @@ def _from_structure(zmatrix: ZMatrix, positions: np.ndarray, planar_atoms: tuple
     internal = InternalToCartesian(zmatrix).internal(torch.as_tensor(positions, dtype=torch.float64)[..., None])
     torsions = internal.torsions[:, 0].numpy().copy()
     planar = set(planar_atoms)
-    sp3 = np.array([bool(zmatrix.sibling[k]) and int(zmatrix.bond[k]) not in planar for k in range(3, zmatrix.n_atoms)])
-    widths = np.where(sp3, SP3_WIDTH, PLANAR_WIDTH) if len(sp3) else np.zeros(0)
+    sp3 = [bool(zmatrix.sibling[k]) and int(zmatrix.bond[k]) not in planar for k in range(3, zmatrix.n_atoms)]
+    widths = np.where(sp3, SP3_WIDTH, PLANAR_WIDTH)
     n_stiff = 3 * zmatrix.n_atoms - 6 - len(zmatrix.slow)
     chart = Chart(
         bonds=internal.bonds[:, 0].numpy(),
@@ -162,7 +162,11 @@ def _recentre(coordinates: MolecularCoordinates, conformers: np.ndarray) -> Mole
         row = int(np.flatnonzero(result.zmatrix.atom == rotor.atoms[0])[0])
         s = circles[:, result.zmatrix.slow.index(row)]
         centres[row - 3] += float(torch.atan2(s.sin().mean(), s.cos().mean())) / ROTOR_ORDER
-    return result.with_chart(torsions=centres)
+    # On sp3 centres the support ends at 0 and π at the latest: beyond, the offset would be that of the mirror image.
+    sp3 = result.chart.widths == SP3_WIDTH
+    room = np.minimum(np.abs(centres), math.pi - np.abs(centres))
+    widths = np.where(sp3, np.minimum(SP3_WIDTH, room), result.chart.widths)
+    return result.with_chart(torsions=centres, widths=widths)
 
 
 def _stiff_hessian(
@@ -186,8 +190,8 @@ def _stiff_hessian(
 
 def _inverse_cholesky(hessian: Tensor) -> Tensor:
     """Lower L with L Lᵀ = H⁻¹; directions softer than 1e-3 of the median curvature are held at that."""
-    values, vectors = torch.linalg.eigh(hessian)
-    if not bool(torch.isfinite(values).all()) or float(values[-1]) <= 0.0:
+    if not bool(torch.isfinite(hessian).all()):
         raise InputError("the Hessian of the molecule is not finite. Check the input structure.")
+    values, vectors = torch.linalg.eigh(hessian)
     floor = 1e-3 * values.median().clamp(min=1e-12)
     return torch.linalg.cholesky((vectors / values.clamp(min=floor)) @ vectors.T)

@@ -17,7 +17,7 @@ from boltzgen.coordinates.symmetry import cycle_images
 from boltzgen.coordinates.zmatrix import ROTOR_ORDER, Rotor, ZMatrix
 
 SP3_WIDTH = 1.05
-"""Half-width in radians of the support of sibling torsions on sp3 centres: just over π/3, so stereo cannot invert."""
+"""Half-width in radians of the support of sibling torsions on sp3 centres, about π/3; less where 0 or π is nearer."""
 
 PLANAR_WIDTH = math.pi / 2
 """Half-width of the support of stiff torsions about planar centres: cis and trans stay apart."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from boltzgen.coordinates.symmetry import random_images
+from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator
 from boltzgen.target import Target
 
@@ -52,6 +53,8 @@ class BoltzmannGenerator:
 
         Equivalent hydrogens are in a random one of their equivalent orders. ``report`` is called with the number done.
         """
+        if n < 1:
+            raise InputError(f"{n} samples were asked for. Ask for at least one.")
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         rng = torch.Generator(self.device).manual_seed(int(state >> 1))
         parts: list[tuple[np.ndarray, ...]] = []
@@ -75,7 +78,7 @@ class BoltzmannGenerator:
 
         With respect to the volume element of internal coordinates (Σ 2 ln r + Σ ln sin θ), without rigid motion.
         """
-        x = torch.as_tensor(np.asarray(positions, dtype=np.float64), device=self.device).permute(1, 2, 0)
+        x = self._batch_last(positions)
         torsions, stiff, log_det = self.target.coordinates.from_cartesian(x)
         value = self.flow.log_prob(torsions, stiff) - log_det
         return torch.nan_to_num(value, nan=-math.inf).cpu().numpy()
@@ -83,8 +86,14 @@ class BoltzmannGenerator:
     @torch.no_grad()
     def reduced_potential(self, positions: np.ndarray) -> np.ndarray:
         """u = U/kT ``(n,)`` of structures ``(n, atoms, 3)`` in nm; +inf where the energy cannot be computed."""
-        x = torch.as_tensor(np.asarray(positions, dtype=np.float64), device=self.device).permute(1, 2, 0)
-        return self._reduced_potential(x.contiguous()).cpu().numpy()
+        return self._reduced_potential(self._batch_last(positions)).cpu().numpy()
+
+    def _batch_last(self, positions: np.ndarray) -> torch.Tensor:
+        array = np.asarray(positions, dtype=np.float64)
+        n_atoms = self.target.coordinates.zmatrix.n_atoms
+        if array.ndim != 3 or array.shape[1:] != (n_atoms, 3):
+            raise InputError(f"positions have shape {array.shape}. Give (n, {n_atoms}, 3), in nm.")
+        return torch.as_tensor(array, device=self.device).permute(1, 2, 0).contiguous()
 
     def _reduced_potential(self, x: torch.Tensor) -> torch.Tensor:
         u = self.target.reduced_potential(x)

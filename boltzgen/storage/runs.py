@@ -282,7 +282,7 @@ def already_done(path: Path, fingerprint: str, force: bool) -> bool:
     if read_provenance(path).fingerprint == fingerprint:
         return True
     raise ConflictError(
-        f"{path} exists for other inputs or settings. Replace it with --force, or choose another with -o."
+        f"{path} exists for other inputs or settings. Replace it with --force, or work in another run directory."
     )
 
 
@@ -302,11 +302,11 @@ def _locked(path: Path) -> TextIO:
         holder = path.read_text().strip()
         who = f" (process {holder})" if holder.isdigit() else ""
         raise ConflictError(
-            f"{path.parent} is in use by another run{who}. Wait for it, or choose another place with -o."
+            f"{path.parent} is in use by another run{who}. Wait for it, or work in another run directory."
         ) from error
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be locked: {error.strerror or error}. Choose another place with -o."
+            f"{path} cannot be locked: {error.strerror or error}. Work in another run directory."
         ) from error
     return stream
 

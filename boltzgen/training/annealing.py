@@ -16,7 +16,7 @@ class Schedule:
 
     learning_rate: float = 3e-3
     warmup_steps: int = 50
-    batches: tuple[tuple[float, int], ...] = ((0.0, 512), (0.15, 2048), (0.5, 4096))
+    batches: tuple[tuple[float, int], ...] = ((0.0, 512), (0.15, 2048))
     """(progress from which, batch size)"""
 
     def batch(self, progress: float) -> int:

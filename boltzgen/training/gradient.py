@@ -44,7 +44,6 @@ class StepGradient:
     """
 
     gradients: list[Tensor]
-    loss: float
     log_weights: Tensor
     scored: list[Scored]
     n_failed: int
@@ -77,12 +76,12 @@ class GradientWorkers:
 
     def step(self, plan: StepPlan) -> StepGradient:
         """The gradient of one step: the sum over its parts, always in the same order."""
-        n_parts = max(1, plan.batch // self._part_size)
-        jobs = [(plan, plan.batch // n_parts, part) for part in range(n_parts)]
+        n_parts = -(-plan.batch // self._part_size)
+        sizes = [(plan.batch + part) // n_parts for part in range(n_parts)]
+        jobs = [(plan, n, part) for part, n in enumerate(sizes)]
         parts = list(self._pool.map(self._part, jobs) if self._pool else map(self._part, jobs))
         return StepGradient(
-            gradients=[torch.stack(column).mean(0) for column in zip(*(part.gradients for part in parts), strict=True)],
-            loss=float(np.mean([part.loss for part in parts])),
+            gradients=[torch.stack(column).sum(0) for column in zip(*(part.gradients for part in parts), strict=True)],
             log_weights=torch.cat([part.log_weights for part in parts]).double(),
             scored=[scored for part in parts for scored in part.scored],
             n_failed=sum(part.n_failed for part in parts),
@@ -96,15 +95,15 @@ class GradientWorkers:
         scored = score(self._generator, self._target, n, plan.temperature, rng, uniform)
         good = torch.isfinite(scored.log_weight)
         own = scored.select(good & (uniform < 0))
-        loss = reverse_kl(own) * (len(own.log_weight) / n)
-        if n_broad:
-            broad = scored.select(good & (uniform >= 0))
-            loss = loss + reverse_kl(broad) * (len(broad.log_weight) / n)
-        value = loss.item()
+        broad = scored.select(good & (uniform >= 0))
+        loss = 0.0 * self._parameters[0].sum()  # so that there is a gradient even if every energy fails
+        for group in (own, broad):
+            if len(group.log_weight):
+                loss = loss + len(group.log_weight) * reverse_kl(group)
         if plan.pool:
-            loss = loss + forward_kl(self._generator, plan.pool.draw(n, rng))
-        gradients = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        return StepGradient(list(gradients), value, own.log_weight.detach(), [scored.detach()], int((~good).sum()))
+            loss = loss + n * forward_kl(self._generator, plan.pool.draw(n, rng))
+        gradients = torch.autograd.grad(loss / plan.batch, self._parameters, materialize_grads=True)
+        return StepGradient(list(gradients), own.log_weight.detach(), [scored.detach()], int((~good).sum()))
 
     def _random(self, seed: tuple[int, ...]) -> torch.Generator:
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,31 +24,55 @@ class Pool:
     weights: Tensor
     tempering: float
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, to be stored."""
+        return {"torsions": self.torsions, "weights": self.weights}
+
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         """Resample torsions ``(n, n_torsions)`` by weight, with replacement."""
         return self.torsions[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
 
 
 class Replay:
-    """The last ``capacity`` scored batches. Each keeps the density it was drawn from, so its weights stay right."""
+    """The last ``capacity`` draws, about. Each keeps the density it was drawn from, so its weight stays right."""
 
     def __init__(self, capacity: int) -> None:
-        self._batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._batches: deque[tuple[Tensor, Tensor]] = deque()
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return sum(len(log_weight) for _, log_weight in self._batches)
 
     def add(self, scored: Scored) -> None:
         """Remember a batch of detached draws; those whose weight is not finite are left out."""
         good = scored.select(torch.isfinite(scored.log_weight))
         self._batches.append((good.torsions, good.log_weight))
+        while len(self) > self._capacity:
+            self._batches.popleft()
+
+    def to_tree(self) -> dict[str, Any]:
+        """The batches as nested arrays, to be stored."""
+        return {
+            str(k): {"torsions": torsions.cpu().numpy(), "log_weight": log_weight.cpu().numpy()}
+            for k, (torsions, log_weight) in enumerate(self._batches)
+        }
+
+    def load_tree(self, tree: Mapping[str, Any], device: torch.device) -> None:
+        """Remember what :meth:`to_tree` returned instead."""
+        batches = (tree[key] for key in sorted(tree, key=int))
+        self._batches = deque(
+            (torch.as_tensor(b["torsions"], device=device), torch.as_tensor(b["log_weight"], device=device))
+            for b in batches
+        )
 
     def clear(self) -> None:
         """Forget everything: the target has changed."""
         self._batches.clear()
 
-    def pool(self) -> Pool:
-        """Everything remembered, with weights tempered to an effective share of at least ``ESS_FLOOR``."""
+    def pool(self) -> Pool | None:
+        """Everything remembered, weights tempered to an effective share of at least ``ESS_FLOOR``; None if empty."""
+        if not len(self):
+            return None
         torsions, log_weight = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
         tempering = _tempering(log_weight.double())
         return Pool(torsions, torch.softmax(tempering * log_weight.double(), dim=0), tempering)

@@ -18,14 +18,18 @@ from boltzgen.progress import Progress
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.gradient import GradientWorkers, StepPlan
+from boltzgen.training.objectives import Scored
 from boltzgen.training.replay import Pool, Replay
 
 GRADIENT_CLIP = 10.0
 AVERAGING_STEPS = 50
 """Time constant, in steps, of the moving average of the weights."""
 
-POOL_REFRESH = 20
-"""Steps after which the pool of reweighted draws is rebuilt from the replay."""
+REPLAY_CAPACITY = 100_000
+"""Draws that are remembered."""
+
+POOL_REFRESH = 5
+"""Steps at one temperature after which the pool of reweighted draws is rebuilt from the replay."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 
@@ -37,7 +41,6 @@ COLUMNS = (
     "temperature",
     "learning_rate",
     "batch",
-    "loss",
     "elbo",
     "log_z",
     "elbo_gap",
@@ -59,6 +62,14 @@ class TrainSettings:
     start_temperature: float = 600.0
     learning_rate: float = 3e-3
     seed: int = 0
+
+
+class Diverged(BoltzgenError):  # noqa: N818  # the training has, nobody erred
+    """Too many steps in a row without a finite gradient; ``batch`` holds the draws of the last, as arrays."""
+
+    def __init__(self, message: str, batch: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class Trainer:
@@ -88,13 +99,14 @@ class Trainer:
         self.schedule = Schedule(learning_rate=settings.learning_rate)
         start = max(settings.start_temperature, target.temperature)
         self.cooling = Cooling(start, target.temperature)
-        self.replay = Replay(capacity=100)
+        self.replay = Replay(REPLAY_CAPACITY)
         self.history: list[dict[str, float]] = []
         self.step = self.energies = self.replayed = 0
         self.skipped_steps = self.failed_energies = 0
         self.seconds = 0.0
         self._pool: Pool | None = None
         self._skipped_in_a_row = 0
+        self._steps_at_level = 0
 
     @property
     def progress(self) -> float:
@@ -149,9 +161,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.schedule.batch(progress)
+        if self.settings.max_energies:
+            batch = min(batch, self.settings.max_energies - self.energies)
         seed = (self.settings.seed, self.step)
-        if self.step % POOL_REFRESH == 0 and len(self.replay):
-            self._pool = self.replay.pool()
+        if self._steps_at_level and self._steps_at_level % POOL_REFRESH == 0:
+            self._pool = self.replay.pool() or self._pool
         step = workers.step(StepPlan(batch, self.cooling.temperature, self._pool, seed))
         self.energies += batch
         self.failed_energies += step.n_failed
@@ -166,19 +180,24 @@ class Trainer:
             self._skipped_in_a_row = 0
             self._update_average()
         else:
-            self._count_skipped()
+            self._count_skipped(step.scored)
         self.step += 1
-        self._record(step.log_weights, step.loss, batch, rate)
+        self._record(step.log_weights, batch, rate)
+        self._steps_at_level += 1
         if self.cooling.update(self.progress, self.history[-1]["elbo_gap"]):
+            # The pool stays until there are as many draws at the new temperature: the torsions change little.
             self.replay.clear()
+            self._steps_at_level = 0
 
-    def _count_skipped(self) -> None:
+    def _count_skipped(self, scored: list[Scored]) -> None:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise BoltzgenError(
+            columns = {name: torch.cat([getattr(part, name) for part in scored]) for name in vars(scored[0])}
+            raise Diverged(
                 f"training stopped: {MAX_SKIPPED_IN_A_ROW} steps in a row had no finite gradient (step {self.step}). "
-                "Lower train.learning_rate; the last checkpoint holds good weights."
+                "Begin anew with --no-resume and a smaller train.learning_rate.",
+                to_arrays(columns),
             )
 
     @torch.no_grad()
@@ -187,7 +206,7 @@ class Trainer:
         for mean, value in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             mean.lerp_(value, share)
 
-    def _record(self, log_weights: Tensor, loss: float, batch: int, rate: float) -> None:
+    def _record(self, log_weights: Tensor, batch: int, rate: float) -> None:
         n = len(log_weights)
         elbo = log_weights.mean().item()
         log_sum = torch.logsumexp(log_weights, 0)
@@ -195,7 +214,7 @@ class Trainer:
         ess = (2.0 * log_sum - torch.logsumexp(2.0 * log_weights, 0)).exp().item() / max(n, 1)
         tempering = self._pool.tempering if self._pool else math.nan
         values = (
-            self.step, self.energies, self.replayed, self.seconds, self.cooling.temperature, rate, batch, loss,
+            self.step, self.energies, self.replayed, self.seconds, self.cooling.temperature, rate, batch,
             elbo, log_z, log_z - elbo, ess, tempering, self.skipped_steps, self.failed_energies,
         )  # fmt: skip
         self.history.append(dict(zip(COLUMNS, (float(v) for v in values), strict=True)))
@@ -214,7 +233,7 @@ class Trainer:
         return Progress("train", progress, left, fields)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as nested arrays. The replay is left out: it refills within a minute."""
+        """Everything that makes a resumed training the same training, as nested arrays."""
         moments = self.optimizer.state_dict()["state"]
         counters = ("step", "energies", "replayed", "skipped_steps", "failed_energies", "seconds")
         return {
@@ -223,6 +242,11 @@ class Trainer:
             "optimizer": {str(k): to_arrays(moment) for k, moment in moments.items()},
             "counters": {name: getattr(self, name) for name in counters},
             "cooling_level": self.cooling.level,
+            "steps_at_level": self._steps_at_level,
+            "replay": self.replay.to_tree(),
+            "pool": None
+            if self._pool is None
+            else to_arrays(self._pool.tensors()) | {"tempering": self._pool.tempering},
             "history": history_columns(self.history),
         }
 
@@ -236,6 +260,12 @@ class Trainer:
         for name, value in tree["counters"].items():
             setattr(self, name, value)
         self.cooling.level = int(tree["cooling_level"])
+        self._steps_at_level = int(tree["steps_at_level"])
+        device = next(self.generator.parameters()).device
+        self.replay.load_tree(tree["replay"], device)
+        if tree["pool"] is not None:
+            pool = {name: torch.as_tensor(tree["pool"][name], device=device) for name in ("torsions", "weights")}
+            self._pool = Pool(pool["torsions"], pool["weights"], tree["pool"]["tempering"])
         columns = tree["history"]
         n_rows = len(next(iter(columns.values()), []))
         self.history = [{name: float(column[k]) for name, column in columns.items()} for k in range(n_rows)]
@@ -243,7 +273,7 @@ class Trainer:
 
 def to_arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """A state dictionary as numpy arrays on the CPU."""
-    return {name: value.detach().cpu().numpy() for name, value in state.items()}
+    return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
 
 
 def to_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

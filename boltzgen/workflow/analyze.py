@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from boltzgen.analysis.report import html_report, profile_csv, representatives, 
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
 from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
-from boltzgen.errors import GateError
+from boltzgen.errors import GateError, InputError
 from boltzgen.statistics.verdict import Verdict, judge
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
@@ -25,59 +24,78 @@ from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
 from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
 from boltzgen.workflow.load import load_target
-from boltzgen.workflow.stage import Context, Stage, StageResult, writing
-from boltzgen.workflow.summary import verdict_text, weight_keys, with_error
+from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
+from boltzgen.workflow.summary import analyze_text, weight_keys, with_error
 
 
 def analyze(run: Path, config: Config, context: Context) -> StageResult:
     """Surfaces, populations, plots and the verdict: ``analysis.h5``, ``report.html``, ``plots/``, CSV tables."""
     directory = RunDirectory(run)
+    ensemble = _checked_ensemble(directory)
+    target, _ = load_target(directory)
+    settings = config.analyze
+    stage = Stage(
+        "analyze",
+        directory,
+        directory.analysis_h5,
+        {"analyze": settings.model_dump(mode="json", exclude={"require_ess", "strict"}), "seed": config.seed},
+        {"ensemble.h5": sha256_of(directory.ensemble_h5)},
+        ensemble.temperature,
+        config.seed,
+        context,
+        analyze_text,
+    )
+    with writing(directory):
+        if stage.is_done():
+            result = stage.skipped()
+        else:
+            frames = read_trajectory(directory.ensemble_h5)
+            analysis = analyze_ensemble(
+                frames.positions,
+                frames.log_weight,
+                frames.reduced_potential,
+                target.molecule,
+                bins=settings.bins,
+                n_bootstrap=settings.bootstrap,
+                seed=config.seed,
+            )
+            result = _store(stage, analysis, frames, target)
+    return replace(result, exit_code=_gate(result.summary, settings))
+
+
+def _checked_ensemble(directory: RunDirectory) -> Provenance:
+    """The record of the ensemble, after checking that every file of the run was made from the ones before it."""
+    if not directory.ensemble_h5.exists():
+        raise InputError(f"{directory.path} holds no ensemble. Run `boltzgen reweight {directory.path}` first.")
     ensemble = read_provenance(directory.ensemble_h5)
     for file in directory.sample_files():
         check_parent(ensemble, file)
-    target, system = load_target(directory)
-    settings = config.analyze
-    stage_config = {"analyze": settings.model_dump(mode="json", exclude={"require_ess", "strict"}), "seed": config.seed}
-    parents = {"ensemble.h5": sha256_of(directory.ensemble_h5)}
-    stage = Stage("analyze", directory.analysis_h5, stage_config, parents, ensemble.temperature, config.seed, context)
-    if stage.is_done():
-        with open_hdf5(directory.analysis_h5) as file:
-            summary = json.loads(get_tree(file["summary"])["json"])
-        text = f"{directory.analysis_h5} is there already for the same inputs.\n" + verdict_text(summary)
-        return StageResult("analyze", directory.path, True, summary, text, _gate(summary, settings))
+        check_parent(read_provenance(file), directory.flow_h5)
+    check_parent(read_provenance(directory.flow_h5), directory.system_h5)
+    return ensemble
+
+
+def _store(stage: Stage, analysis: EnsembleAnalysis, frames: Frames, target: Target) -> StageResult:
     started = time.monotonic()
-    frames = read_trajectory(directory.ensemble_h5)
-    analysis = analyze_ensemble(
-        frames.positions,
-        frames.log_weight,
-        frames.reduced_potential,
-        target.molecule,
-        bins=settings.bins,
-        n_bootstrap=settings.bootstrap,
-        seed=config.seed,
-    )
+    directory = stage.directory
     verdict = judge(analysis.weights, coverage_checked=False)
-    summary = {
+    summary: Summary = {
         **weight_keys(asdict(analysis.weights)),
-        "temperature": ensemble.temperature,
+        "temperature": stage.temperature,
         "verdict": verdict.word,
         "reasons": list(verdict.reasons),
         "populations": {name: asdict(value) for name, value in analysis.populations.items()},
     }
-    with writing(directory):
-        figures, written = _write_analysis_files(directory, analysis, frames, target)
-        summary["seconds"] = time.monotonic() - started
-        summary["files"] = [str(path) for path in (directory.analysis_h5, directory.report_html, *written)]
+    images, written = _write_analysis_files(directory, analysis, frames, target)
+    _write_report(directory, analysis, verdict, summary)
+    summary["seconds"] = time.monotonic() - started
 
-        def fill(file: h5py.File) -> None:
-            put_tree(file.create_group("analysis"), analysis.to_tree())
-            put_tree(file.create_group("summary"), {"json": json.dumps(_finite(summary))})
-            for name, pixels in figures.items():
-                put_image(file.require_group("images"), name, pixels)
+    def fill(file: h5py.File) -> None:
+        put_tree(file.create_group("analysis"), analysis.to_tree())
+        for name, pixels in images.items():
+            put_image(file.require_group("images"), name, pixels)
 
-        _write_report(directory, analysis, verdict, summary, system, ensemble)
-        stage.write(fill, {"verdict": verdict.word, "reasons": list(verdict.reasons)})
-    return StageResult("analyze", directory.path, False, summary, verdict_text(summary), _gate(summary, settings))
+    return stage.write(fill, summary, files=[directory.report_html, *written])
 
 
 def _write_analysis_files(
@@ -116,27 +134,24 @@ def _write_analysis_files(
     return pixels, written
 
 
-def _write_report(
-    directory: RunDirectory,
-    analysis: EnsembleAnalysis,
-    verdict: Verdict,
-    summary: Mapping[str, Any],
-    system: Provenance,
-    ensemble: Provenance,
-) -> None:
-    extra = system.extra
+def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: Verdict, summary: Summary) -> None:
+    system = stored_summary(directory.system_h5)
+    training = stored_summary(directory.flow_h5)
     rows = {
-        "molecule": f"{extra['formula']}, {extra['smiles']}",
-        "force field": f"{extra['force_field']} + {extra['solvent']}",
-        "temperature": f"{ensemble.temperature:g} K",
+        "molecule": f"{system['formula']}, {system['smiles']}",
+        "force field": f"{system['force_field']} + {system['solvent']}",
+        "temperature": f"{summary['temperature']:g} K",
         "samples": f"{summary['n_samples']:,}, {summary['n_failed']} failed",
         "effective sample size": f"{summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped",
         "Pareto k": f"{summary['khat']:.2f}",
         "log Z": with_error(summary["log_z"], summary["log_z_stderr"]),
+        "training": f"{training['n_energy_evaluations']:,} energies with forces, {training['seconds']:.0f} s, "
+        f"seed {training['seed']}",
     }
     plots = {path.stem: f"plots/{path.name}" for path in sorted(directory.plots.glob("*.png"))}
-    provenance = {"created": system.created_utc, "package": system.package_version, "libraries": system.libraries}
-    page = html_report(directory.path.name, rows, verdict, analysis.populations, plots, provenance)
+    record = read_provenance(directory.ensemble_h5)
+    provenance = {"samples weighted": record.created_utc, "package": record.package_version} | record.libraries
+    page = html_report(directory.path.resolve().name, rows, verdict, analysis.populations, plots, provenance)
     atomic_write(directory.report_html, page.encode())
 
 
@@ -156,12 +171,3 @@ def _gate(summary: Mapping[str, Any], settings: AnalyzeConfig) -> int:
         if reached < required:
             return GateError.exit_code
     return GateError.exit_code if settings.strict and summary["verdict"] != "OK" else 0
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON values: what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from boltzgen.errors import EnvironmentProblem
+from boltzgen.errors import EnvironmentProblem, InputError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.storage.atomic import open_hdf5
@@ -24,6 +24,7 @@ def load_generator(run: str | Path) -> BoltzmannGenerator:
 
 def load_target(directory: RunDirectory) -> tuple[Target, Provenance]:
     """The prepared target of a run; needs neither OpenMM nor RDKit."""
+    _require(directory.system_h5, f"boltzgen prepare INPUT -o {directory.path}")
     record = read_provenance(directory.system_h5)
     with open_hdf5(directory.system_h5) as file:
         return Target.from_tree(get_tree(file["target"])), record
@@ -32,6 +33,7 @@ def load_target(directory: RunDirectory) -> tuple[Target, Provenance]:
 def load_flow(directory: RunDirectory) -> tuple[Target, Generator]:
     """The prepared target and the trained flow of a run, checked to belong together."""
     target, _ = load_target(directory)
+    _require(directory.flow_h5, f"boltzgen train {directory.path}")
     check_parent(read_provenance(directory.flow_h5), directory.system_h5)
     with open_hdf5(directory.flow_h5) as file:
         flow = Generator(Architecture(**get_tree(file["architecture"])))
@@ -62,3 +64,8 @@ def resolve_device(name: str) -> torch.device:
     if kind == "mps":
         raise EnvironmentProblem("mps has no float64, which final weights need. Give --device cpu.")
     return torch.device(name)
+
+
+def _require(path: Path, command: str) -> None:
+    if not path.exists():
+        raise InputError(f"{path} does not exist. Run `{command}` first.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import torch
 
-from boltzgen.config import Config
+from boltzgen.config import Config, PrepareConfig
 from boltzgen.constants import thermal_energy
 from boltzgen.errors import InputError
 from boltzgen.storage.atomic import atomic_write
@@ -16,115 +17,152 @@ from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import write_pdb
 from boltzgen.storage.tree import put_tree
 from boltzgen.target import Target
-from boltzgen.workflow.stage import Context, Stage, StageResult, already_there, writing
+from boltzgen.training.objectives import PAIR_SOFTENING
+from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
+from boltzgen.workflow.summary import prepare_text
+
+if TYPE_CHECKING:
+    from boltzgen.chemistry.build import ChemicalSystem
+    from boltzgen.coordinates.harmonic import Fitted
+    from boltzgen.energy.convert import Parity
 
 
-def prepare(source: str | None, smiles: str | None, run: Path | None, config: Config, context: Context) -> StageResult:
-    """Read a molecule, assign its force field, fit its coordinates: ``system.h5``, ``system.pdb``, ``system.xml``."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A target with what was found on the way to it."""
+
+    target: Target
+    parity: Parity
+    fitted: Fitted
+    n_energies: int
+
+
+def prepare(
+    source: str | None,
+    smiles: str | None,
+    run: Path | None,
+    config: Config,
+    context: Context,
+    *,
+    keep_same: bool = False,
+) -> StageResult:
+    """Read a molecule, assign its force field, fit its coordinates: ``system.h5``, ``system.pdb``, ``system.xml``.
+
+    With ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later
+    stage that is forced can go on from its checkpoint.
+    """
     # Imported here: they bring OpenMM and RDKit, which a prepared run does without.
-    import openmm
-
     from boltzgen.chemistry.build import build
     from boltzgen.chemistry.read import read_input
-    from boltzgen.coordinates.harmonic import fit_coordinates
-    from boltzgen.coordinates.zmatrix import build_zmatrix
-    from boltzgen.energy.convert import check_parity, from_openmm
-    from boltzgen.training.objectives import PAIR_SOFTENING
 
     text = read_input(source, smiles)
     directory = RunDirectory(run) if run else RunDirectory.default_for(Path(text.name))
     settings = config.prepare
     stage = Stage(
         "prepare",
+        directory,
         directory.system_h5,
         {"prepare": settings.model_dump(mode="json"), "seed": config.seed},
         {"input": text.sha256},
         settings.temperature,
         config.seed,
         context,
+        prepare_text,
     )
-    if directory.path.exists() and stage.is_done():
-        return already_there("prepare", directory, directory.system_h5)
+    if _is_prepared(stage, keep_same):
+        return stage.skipped()
     chemical = build(text, settings.force_field, settings.solvent)
     for warning in chemical.warnings:
         context.reporter.warn(warning)
+    with writing(directory):
+        context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
+        prepared = _fit(chemical, settings, config.seed)
+        return _store(stage, chemical, prepared)
+
+
+def _is_prepared(stage: Stage, keep_same: bool) -> bool:
+    if keep_same and stage.context.force and stage.output.exists():
+        from boltzgen.storage.runs import read_provenance
+
+        return read_provenance(stage.output).fingerprint == stage.fingerprint
+    return stage.output.exists() and stage.is_done()
+
+
+def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int) -> _Prepared:
+    """Convert the energy, check it against OpenMM, and fit the coordinates."""
+    from boltzgen.coordinates.harmonic import fit_coordinates
+    from boltzgen.coordinates.zmatrix import build_zmatrix
+    from boltzgen.energy.convert import check_parity, from_openmm
+
     molecule = chemical.molecule
     potential = from_openmm(chemical.system)
-    parity = check_parity(chemical.system, potential, chemical.positions, seed=config.seed)
+    parity = check_parity(chemical.system, potential, chemical.positions, seed=seed)
     if not parity.agrees:
         raise InputError(
-            f"the converted energy deviates from OpenMM by {parity.energy:.3g} kJ/mol. Report this molecule."
+            f"the converted energy deviates from OpenMM by {parity.energy:.3g} kJ/mol and "
+            f"{parity.force:.3g} kJ/mol/nm. Please report this molecule."
         )
-    zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds)
-    counter = {"energies": 0}
     kT = thermal_energy(settings.temperature)
-    with writing(directory):
-        context.reporter.info(f"{molecule.formula}, {molecule.n_atoms} atoms: minimising conformers")
+    n_energies = 0
 
-        def softened(x: torch.Tensor) -> torch.Tensor:
-            counter["energies"] += x.shape[-1]
-            return potential.batch_last(x, PAIR_SOFTENING) / kT
+    def softened(x: torch.Tensor) -> torch.Tensor:
+        nonlocal n_energies
+        n_energies += x.shape[-1]
+        return potential.batch_last(x, PAIR_SOFTENING) / kT
 
-        fitted = fit_coordinates(
-            zmatrix,
-            chemical.positions,
-            softened,
-            molecule.planar_atoms,
-            n_conformers=settings.conformers,
-            seed=config.seed,
-        )
-        target = Target(molecule, potential, fitted.coordinates, settings.temperature)
+    zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds)
+    fitted = fit_coordinates(
+        zmatrix,
+        chemical.positions,
+        softened,
+        molecule.planar_atoms,
+        n_conformers=settings.conformers,
+        seed=seed,
+    )
+    target = Target(molecule, potential, fitted.coordinates, settings.temperature)
+    return _Prepared(target, parity, fitted, n_energies)
 
-        def fill(file: h5py.File) -> None:
-            put_tree(file.create_group("target"), target.to_tree())
-            conformers = {"positions": fitted.conformers, "reduced_potential": fitted.reduced_potentials}
-            put_tree(file.create_group("conformers"), conformers)
-            put_tree(file.create_group("parity"), asdict(parity))
 
-        atomic_write(directory.system_xml, openmm.XmlSerializer.serialize(chemical.system).encode())
-        write_pdb(directory.system_pdb, molecule, fitted.conformers[:1])
-        stage.write(
-            fill,
-            {
-                "input": text.text,
-                "force_field": chemical.force_field,
-                "solvent": chemical.solvent,
-                "force_field_files": [f"{name} {digest}" for name, digest in chemical.force_field_hashes.items()],
-                "stereocentres": chemical.stereocentres,
-                "warnings": list(chemical.warnings),
-                "smiles": molecule.smiles,
-                "formula": molecule.formula,
-                "n_energy_evaluations": counter["energies"],
-            },
-        )
-    coordinates = fitted.coordinates
-    stereo = ", ".join(f"{atom} {label}" for atom, label in chemical.stereocentres.items()) or "none"
-    lines = [
-        f"molecule      {molecule.formula}, {molecule.n_atoms} atoms, charge {molecule.charge:+d}",
-        f"SMILES        {molecule.smiles}",
-        f"stereo        {stereo}",
-        f"force field   {chemical.force_field} + {chemical.solvent}, {settings.temperature:g} K",
-        f"coordinates   {coordinates.n_torsions} slow torsions ({len(zmatrix.rotors)} of them symmetric rotors), "
-        f"{coordinates.n_stiff} stiff",
-        "held          stereocentres, and cis or trans of amide bonds (not before proline), as in the input",
-        f"energy check  {parity.describe()}",
-        f"conformers    {len(fitted.conformers)} distinct minima, lowest u = {fitted.reduced_potentials[0]:.2f} kT",
-        f"written       {directory.system_h5}, {directory.system_pdb}, {directory.system_xml}",
-    ]
-    summary = {
+def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> StageResult:
+    import openmm
+
+    molecule, directory, fitted = chemical.molecule, stage.directory, prepared.fitted
+
+    def fill(file: h5py.File) -> None:
+        put_tree(file.create_group("target"), prepared.target.to_tree())
+        conformers = {"positions": fitted.conformers, "reduced_potential": fitted.reduced_potentials}
+        put_tree(file.create_group("conformers"), conformers)
+        put_tree(file.create_group("parity"), asdict(prepared.parity))
+
+    atomic_write(directory.system_xml, openmm.XmlSerializer.serialize(chemical.system).encode())
+    write_pdb(directory.system_pdb, molecule, fitted.conformers[:1])
+    extra: dict[str, Any] = {
+        "input": chemical.source.text,
+        "force_field_files": [f"{name} {digest}" for name, digest in chemical.force_field_hashes.items()],
+        "warnings": list(chemical.warnings),
+    }
+    files = (directory.system_pdb, directory.system_xml)
+    return stage.write(fill, _summary(chemical, prepared, stage.context), files=files, extra=extra)
+
+
+def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) -> Summary:
+    molecule, coordinates = chemical.molecule, prepared.fitted.coordinates
+    return {
         "formula": molecule.formula,
         "smiles": molecule.smiles,
         "charge": molecule.charge,
+        "stereocentres": chemical.stereocentres,
         "force_field": chemical.force_field,
         "solvent": chemical.solvent,
-        "temperature": settings.temperature,
         "n_atoms": molecule.n_atoms,
         "n_torsions": coordinates.n_torsions,
+        "n_rotors": len(coordinates.zmatrix.rotors),
         "n_stiff": coordinates.n_stiff,
-        "parity": asdict(parity),
-        "n_energy_evaluations": counter["energies"],
-        "n_force_evaluations": counter["energies"],
+        "n_conformers": len(prepared.fitted.conformers),
+        "lowest_u": float(prepared.fitted.reduced_potentials[0]),
+        "parity": asdict(prepared.parity),
+        "warnings": list(chemical.warnings),
+        "n_energy_evaluations": prepared.n_energies,
+        "n_force_evaluations": prepared.n_energies,
         "seconds": context.seconds,
-        "files": [str(directory.system_h5), str(directory.system_pdb), str(directory.system_xml)],
     }
-    return StageResult("prepare", directory.path, False, summary, "\n".join(lines))

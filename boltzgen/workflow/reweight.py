@@ -12,68 +12,84 @@ import h5py
 import numpy as np
 
 from boltzgen.config import Config
+from boltzgen.errors import ConflictError, InputError
 from boltzgen.statistics.weights import pareto_smooth, summarize_weights
 from boltzgen.storage.atomic import sha256_of
-from boltzgen.storage.runs import RunDirectory, check_parent, read_provenance
+from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
 from boltzgen.storage.trajectory import Frames, fill_trajectory, read_trajectory
 from boltzgen.storage.tree import put_tree
 from boltzgen.workflow.load import load_target
-from boltzgen.workflow.stage import Context, Stage, StageResult, already_there, writing
-from boltzgen.workflow.summary import weight_keys, with_error
+from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
+from boltzgen.workflow.summary import reweight_text, weight_keys
 
 
 def reweight(run: Path, config: Config, context: Context) -> StageResult:
     """Merge the samples and weight them for one or more temperatures: ``ensemble.h5``."""
     directory = RunDirectory(run)
     files = directory.sample_files()
+    drawn_at = _check_samples(directory, files)
+    target, _ = load_target(directory)
+    temperatures = config.reweight.temperatures or (drawn_at,)
+    stage = Stage(
+        "reweight",
+        directory,
+        directory.ensemble_h5,
+        {"reweight": {"temperatures": list(temperatures)}},
+        {file.name: sha256_of(file) for file in files},
+        temperatures[0],
+        config.seed,
+        context,
+        reweight_text,
+    )
+    with writing(directory):
+        if stage.is_done():
+            return stage.skipped()
+        started = time.monotonic()
+        drawn = _merged([read_trajectory(file) for file in files])
+        if not np.isfinite(drawn.log_weight).any():
+            raise InputError("none of the samples has a finite energy. Train longer, and check the input structure.")
+        ensembles = {f"{t:g}": _at_temperature(drawn, drawn_at, t) for t in temperatures}
+        first = ensembles[f"{temperatures[0]:g}"]
+        u = drawn.reduced_potential * (drawn_at / temperatures[0])
+        frames = Frames(drawn.positions, drawn.log_prob, u, first["log_weight"])
+
+        def fill(file: h5py.File) -> None:
+            fill_trajectory(file, target.molecule, frames, temperatures[0])
+            put_tree(file.create_group("temperatures"), ensembles)
+
+        summary: Summary = {
+            **first["summary"],
+            "temperatures": {name: ensemble["summary"] for name, ensemble in ensembles.items()},
+            "seconds": time.monotonic() - started,
+        }
+        return stage.write(fill, summary)
+
+
+def _check_samples(directory: RunDirectory, files: list[Path]) -> float:
+    """See that samples, flow and system belong together; returns the temperature that the samples were drawn for."""
+    check_parent(read_provenance(directory.flow_h5), directory.system_h5)
     records = [read_provenance(file) for file in files]
     for record in records:
         check_parent(record, directory.flow_h5)
-    target, _ = load_target(directory)
-    temperatures = config.reweight.temperatures or (target.temperature,)
-    parents = {file.name: sha256_of(file) for file in files}
-    stage_config = {"reweight": {"temperatures": list(temperatures)}}
-    stage = Stage("reweight", directory.ensemble_h5, stage_config, parents, temperatures[0], config.seed, context)
-    if stage.is_done():
-        return already_there("reweight", directory, directory.ensemble_h5)
-    started = time.monotonic()
-    drawn = _merged([read_trajectory(file) for file in files])
-    lines, by_temperature, trees = [], {}, {}
-    for temperature in temperatures:
-        u = drawn.reduced_potential * (target.temperature / temperature)
-        log_weight = -u - drawn.log_prob
-        weights = summarize_weights(log_weight)
-        by_temperature[f"{temperature:g}"] = asdict(weights)
-        trees[f"{temperature:g}"] = {
-            "temperature": temperature,
-            "log_weight": log_weight,
-            "smoothed_log_weight": pareto_smooth(log_weight)[1],
-            "summary": _storable(asdict(weights)),
-        }
-        lines.append(
-            f"{temperature:6.1f} K      ESS {weights.ess:,.0f} of {weights.n_samples:,} "
-            f"({100 * weights.ess_fraction:.1f} %), Pareto k {weights.khat:.2f}, log Z "
-            f"{with_error(weights.log_z, weights.log_z_stderr)}"
-        )
-    first = trees[f"{temperatures[0]:g}"]
-    u = drawn.reduced_potential * (target.temperature / temperatures[0])
-    frames = Frames(drawn.positions, drawn.log_prob, u, first["log_weight"])
+    if len({_draw(record) for record in records}) > 1:
+        raise ConflictError(f"the shards in {directory.path} were drawn with different settings. Draw them alike.")
+    return records[0].temperature
 
-    def fill(file: h5py.File) -> None:
-        fill_trajectory(file, target.molecule, frames, temperatures[0])
-        put_tree(file.create_group("temperatures"), trees)
 
-    with writing(directory):
-        stage.write(fill, {"temperatures": [f"{t:g}" for t in temperatures]})
-    summary = {
-        **weight_keys(by_temperature[f"{temperatures[0]:g}"]),
-        "temperature": temperatures[0],
-        "temperatures": by_temperature,
-        "seconds": time.monotonic() - started,
-        "files": [str(directory.ensemble_h5)],
+def _draw(record: Provenance) -> tuple[int, int]:
+    """What all shards must share: the total number of samples and the seed."""
+    return record.config["sample"]["n"], record.config["seed"]
+
+
+def _at_temperature(drawn: Frames, drawn_at: float, temperature: float) -> dict[str, Any]:
+    """The samples weighted for a temperature, as a tree to be stored."""
+    log_weight = -drawn.reduced_potential * (drawn_at / temperature) - drawn.log_prob
+    return {
+        "temperature": temperature,
+        "log_weight": log_weight,
+        "smoothed_log_weight": pareto_smooth(log_weight)[1],
+        "summary": weight_keys(_plain(asdict(summarize_weights(log_weight)))),
     }
-    text = "\n".join([*lines, f"written       {directory.ensemble_h5}"])
-    return StageResult("reweight", directory.path, False, summary, text)
 
 
 def _merged(parts: list[Frames]) -> Frames:
@@ -81,5 +97,5 @@ def _merged(parts: list[Frames]) -> Frames:
     return Frames(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _storable(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: {str(n): v for n, v in x.items()} if isinstance(x, dict) else x for k, x in values.items()}
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 
 import h5py
 
+from boltzgen.errors import Interrupted
 from boltzgen.progress import Reporter, SilentReporter
 from boltzgen.storage.atomic import write_hdf5
-from boltzgen.storage.runs import RunDirectory, already_done, fill_provenance, fingerprint
+from boltzgen.storage.runs import RunDirectory, already_done, fill_provenance, fingerprint, read_provenance
+
+Summary = dict[str, Any]
+"""Plain values under the keys that ``--json`` promises."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
-        """Time of the monotonic clock at which to stop with a checkpoint."""
+        """Time of the monotonic clock at which to stop."""
         return None if self.max_time is None else self.started + self.max_time
 
     @property
@@ -37,38 +42,74 @@ class Context:
         """Seconds since the command began."""
         return time.monotonic() - self.started
 
+    def check_deadline(self) -> None:
+        """Raise Interrupted (exit 75) once ``--max-time`` is over."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Interrupted("stopped at --max-time. Finished stages are kept; repeat the command to go on.")
+
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a command did: ``summary`` holds the keys that ``--json`` promises, ``text`` is for people."""
+    """What a command did: ``summary`` is for programs, ``text`` for people."""
 
     command: str
     run: Path
     skipped: bool
-    summary: dict[str, Any]
+    summary: Summary
     text: str
     exit_code: int = 0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The identity of one stage of one run: its settings, its parents, and its output file."""
+    """One stage of one run: its identity (settings, parents), its HDF5 file, and how its summary reads."""
 
     name: str
+    directory: RunDirectory
     output: Path
     config: dict[str, Any]
     parents: dict[str, str]
     temperature: float
     seed: int
     context: Context
+    describe: Callable[[Summary], str]
     device: str = "cpu"
+    dtype: str = "float64"
 
-    def is_done(self) -> bool:
-        """Whether the output is there for the same settings and parents; ConflictError if it is there for others."""
-        return already_done(self.output, fingerprint(self.config, self.parents), self.context.force)
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal settings and parents."""
+        return fingerprint(self.config, self.parents)
 
-    def write(self, fill: Callable[[h5py.File], None], extra: Mapping[str, Any], path: Path | None = None) -> None:
-        """Write an HDF5 file of this stage, provenance included, in one atomic step."""
+    def is_done(self, *, force: bool | None = None) -> bool:
+        """Whether all files are there for the same settings and parents.
+
+        Raises
+        ------
+        ConflictError
+            If the output is there for others, unless forced (default: as the context says).
+        """
+        force = self.context.force if force is None else force
+        if not already_done(self.output, self.fingerprint, force):
+            return False
+        return all((self.directory.path / name).exists() for name in self._stored()["files"])
+
+    def write(
+        self,
+        fill: Callable[[h5py.File], None],
+        summary: Summary,
+        *,
+        files: Sequence[Path] = (),
+        extra: Mapping[str, Any] | None = None,
+        path: Path | None = None,
+    ) -> StageResult:
+        """Write the HDF5 file in one atomic step, summary and provenance included, and give the result.
+
+        ``files`` are the other files that the stage has written.
+        """
+        output = path or self.output
+        names = [str(file.relative_to(self.directory.path)) for file in (output, *files)]
+        summary = {**summary, "seed": self.seed, "temperature": self.temperature, "files": names}
 
         def fill_all(file: h5py.File) -> None:
             fill(file)
@@ -81,11 +122,30 @@ class Stage:
                 temperature=self.temperature,
                 inputs=self.parents,
                 device=self.device,
-                dtype="float64",
-                extra=extra,
+                dtype=self.dtype,
+                extra={**(extra or {}), "summary": json.dumps(summary)},
             )
 
-        write_hdf5(path or self.output, fill_all)
+        write_hdf5(output, fill_all)
+        return self._result(summary, skipped=False)
+
+    def skipped(self) -> StageResult:
+        """The result of a stage that has nothing to do: the stored one."""
+        return self._result(self._stored(), skipped=True)
+
+    def _result(self, summary: Summary, *, skipped: bool) -> StageResult:
+        path = self.directory.path
+        shown = {**summary, "files": [str(path / name) for name in summary["files"]]}
+        note = f"{self.output} is there already for the same inputs; --force redoes it.\n" if skipped else ""
+        return StageResult(self.name, path, skipped, shown, note + self.describe(shown))
+
+    def _stored(self) -> Summary:
+        return stored_summary(self.output)
+
+
+def stored_summary(path: Path) -> Summary:
+    """The summary that a stage left in its file; names of files are relative to the run directory."""
+    return json.loads(read_provenance(path).extra["summary"])
 
 
 @contextmanager
@@ -97,9 +157,3 @@ def writing(directory: RunDirectory, *, lock: bool = True) -> Iterator[None]:
         return
     with directory.lock():
         yield
-
-
-def already_there(command: str, directory: RunDirectory, output: Path) -> StageResult:
-    """The result of a stage that has nothing to do."""
-    text = f"{output} is there already for the same inputs. Nothing to do; --force redoes it."
-    return StageResult(command, directory.path, True, {"files": [str(output)]}, text)

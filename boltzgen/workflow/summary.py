@@ -1,14 +1,65 @@
-"""The numbers of an ensemble as the JSON keys and the lines that users see."""
+"""Summaries of stages as the lines that people see."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
-def verdict_text(summary: Mapping[str, Any]) -> str:
-    """The result of an analysis, for people."""
+def prepare_text(summary: Mapping[str, Any]) -> str:
+    """What was prepared."""
+    stereo = ", ".join(f"{atom} {label}" for atom, label in summary["stereocentres"].items()) or "none"
+    parity = summary["parity"]
+    return "\n".join(
+        [
+            f"molecule      {summary['formula']}, {summary['n_atoms']} atoms, charge {summary['charge']:+d}",
+            f"SMILES        {summary['smiles']}",
+            f"stereo        {stereo}",
+            f"force field   {summary['force_field']} + {summary['solvent']}, {summary['temperature']:g} K",
+            f"coordinates   {summary['n_torsions']} slow torsions ({summary['n_rotors']} of them symmetric rotors), "
+            f"{summary['n_stiff']} stiff",
+            "held          stereocentres, and cis or trans of amide bonds (not before proline), as in the input",
+            f"energy check  torch against OpenMM on {parity['n_frames']} jittered frames: "
+            f"max |dU| {parity['energy']:.1e} kJ/mol (float32 {parity['energy_float32']:.1e}), "
+            f"max |dF| {parity['force']:.1e} kJ/mol/nm",
+            f"conformers    {summary['n_conformers']} distinct minima, lowest u = {summary['lowest_u']:.2f} kT",
+            _written(summary),
+        ]
+    )
+
+
+def train_text(summary: Mapping[str, Any]) -> str:
+    """What training cost, and where it ended."""
+    return (
+        f"trained       {summary['n_energy_evaluations']:,} energies with forces in {summary['seconds']:.0f} s "
+        f"on {summary['device']}, seed {summary['seed']}; {summary['skipped_steps']} steps skipped, "
+        f"{summary['n_failed']} energies failed\n{_written(summary)}"
+    )
+
+
+def sample_text(summary: Mapping[str, Any]) -> str:
+    """How many samples were drawn."""
+    return (
+        f"sampled       {summary['n_samples']:,} in {summary['seconds']:.0f} s, seed {summary['seed']}, "
+        f"{summary['n_failed']} failed\n{_written(summary)}"
+    )
+
+
+def reweight_text(summary: Mapping[str, Any]) -> str:
+    """The weights at each temperature."""
+    lines = [
+        f"{float(temperature):6.1f} K      ESS {w['ess']:,.0f} of {w['n_samples']:,} "
+        f"({100 * w['ess_fraction']:.1f} %), Pareto k {w['khat']:.2f}, "
+        f"log Z {with_error(w['log_z'], w['log_z_stderr'])}"
+        for temperature, w in summary["temperatures"].items()
+    ]
+    return "\n".join([*lines, _written(summary)])
+
+
+def analyze_text(summary: Mapping[str, Any]) -> str:
+    """Populations and the verdict."""
     lines = [
         f"samples       {summary['n_samples']:,} at {summary['temperature']:g} K, {summary['n_failed']} failed",
         f"ESS           {summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped; "
@@ -28,7 +79,7 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
 
 def with_error(value: float, stderr: float | None, digits: int = 3) -> str:
     """A value with its standard error, or the remark that there is none to give."""
-    error = "error not determined" if stderr is None else f"± {stderr:.{digits}f}"
+    error = "error not determined" if stderr is None or not math.isfinite(stderr) else f"± {stderr:.{digits}f}"
     return f"{value:.{digits}f} {error}"
 
 
@@ -37,3 +88,7 @@ def weight_keys(weights: Mapping[str, Any]) -> dict[str, Any]:
     names = ("n_samples", "n_failed", "ess", "ess_fraction", "khat", "log_z", "log_z_stderr", "largest_share")
     without = {str(k): v for k, v in weights["ess_without_largest"].items()}
     return {name: weights[name] for name in names} | {"ess_without_largest": without}
+
+
+def _written(summary: Mapping[str, Any]) -> str:
+    return f"written       {', '.join(summary['files'])}"

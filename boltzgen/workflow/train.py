@@ -10,85 +10,100 @@ import h5py
 import torch
 
 from boltzgen.config import Config, TrainConfig
-from boltzgen.errors import ConflictError
+from boltzgen.errors import ConflictError, InputError
 from boltzgen.flow.generator import Architecture
 from boltzgen.interrupts import Interrupts
-from boltzgen.progress import Reporter
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
-from boltzgen.storage.runs import RunDirectory, fingerprint, read_provenance
+from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.tree import get_tree, put_tree
 from boltzgen.target import Target
-from boltzgen.training.trainer import Trainer, TrainSettings, history_columns, to_arrays
+from boltzgen.training.trainer import Diverged, Trainer, TrainSettings, history_columns, to_arrays
 from boltzgen.workflow.load import available_cores, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare
-from boltzgen.workflow.stage import Context, Stage, StageResult, already_there, writing
+from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
+from boltzgen.workflow.summary import train_text
 
-PRESETS = {"quick": 600_000, "standard": 4_000_000, "thorough": 20_000_000}
+PRESETS = {"quick": 600_000, "standard": 5_000_000, "thorough": 20_000_000}
 """Energy evaluations of a training run."""
 
 
 def train(source: str | None, smiles: str | None, run: Path | None, config: Config, context: Context) -> StageResult:
     """Train the flow from energies alone: ``flow.h5`` and ``metrics.csv``; a molecule is prepared first."""
-    prepared = source is not None and Path(source).is_dir()
-    if prepared:
-        directory = RunDirectory(Path(str(source)))
+    if source is not None and Path(source).is_dir():
+        directory = RunDirectory(Path(source))
     else:
-        result = prepare(source, smiles, run, config, context)
-        directory = RunDirectory(result.run)
-        context.reporter.info(result.text)
+        prepared = prepare(source, smiles, run, config, context, keep_same=True)
+        directory = RunDirectory(prepared.run)
+        context.reporter.info(prepared.text)
     target, _ = load_target(directory)
     settings = config.train
-    # What is computed does not depend on the device, so a run may go on elsewhere.
-    stage_config = {"train": settings.model_dump(mode="json", exclude={"device"}), "seed": config.seed}
     device = resolve_device(settings.device)
-    parents = {"system.h5": sha256_of(directory.system_h5)}
     stage = Stage(
-        "train", directory.flow_h5, stage_config, parents, target.temperature, config.seed, context, str(device)
+        "train",
+        directory,
+        directory.flow_h5,
+        # Without the device: a run may go on elsewhere, if not with the same random numbers.
+        {"train": settings.model_dump(mode="json", exclude={"device"}), "seed": config.seed},
+        {"system.h5": sha256_of(directory.system_h5)},
+        target.temperature,
+        config.seed,
+        context,
+        train_text,
+        device=str(device),
+        dtype="float32",
     )
-    if stage.is_done():
-        return already_there("train", directory, directory.flow_h5)
-    torch.set_num_threads(1)  # threads work on parts of a batch, not inside operations
     with writing(directory):
+        if stage.is_done():
+            return stage.skipped()
+        torch.set_num_threads(1)  # threads work on parts of a batch, not inside operations
         trainer = _trainer(target, settings, config.seed, device, config.threads or available_cores())
         if context.resume and directory.checkpoint_h5.exists():
-            _resume(trainer, stage, directory, context.reporter)
+            _resume(trainer, stage)
+        return _run(trainer, stage)
 
-        def checkpoint() -> None:
-            def fill(file: h5py.File) -> None:
-                put_tree(file.create_group("trainer"), trainer.state())
 
-            stage.write(fill, trainer.counts(), directory.checkpoint_h5)
-            atomic_write(directory.metrics_csv, _csv(trainer.history))
+def _run(trainer: Trainer, stage: Stage) -> StageResult:
+    """Train to the end of the budget and write the flow, or leave a checkpoint and raise Interrupted."""
+    directory, context = stage.directory, stage.context
 
-        with Interrupts(context.deadline) as interrupts:
+    def checkpoint() -> None:
+        def fill(file: h5py.File) -> None:
+            put_tree(file.create_group("trainer"), trainer.state())
+
+        atomic_write(directory.metrics_csv, _csv(trainer.history))
+        stage.write(fill, _summary(trainer, stage), path=directory.checkpoint_h5)
+
+    def fill(file: h5py.File) -> None:
+        put_tree(file.create_group("architecture"), trainer.average.architecture.to_dict())
+        put_tree(file.create_group("weights"), to_arrays(trainer.average.state_dict()))
+        put_tree(file.create_group("history"), history_columns(trainer.history))
+
+    with Interrupts(context.deadline) as interrupts:
+        try:
             finished = trainer.run(context.reporter.progress, interrupts.keep_on, checkpoint)
+        except Diverged as error:
+            checkpoint()
+            draws, batch = error.batch, directory.path / "diverged.h5"
+            stage.write(lambda file: put_tree(file.create_group("batch"), draws), {}, path=batch)
+            raise InputError(f"{error} The last good weights are in the checkpoint, the batch in {batch}.") from error
         if not finished:
             raise interrupts.error()
         context.reporter.done("train")
-
-        def fill(file: h5py.File) -> None:
-            put_tree(file.create_group("architecture"), trainer.average.architecture.to_dict())
-            put_tree(file.create_group("weights"), to_arrays(trainer.average.state_dict()))
-            put_tree(file.create_group("history"), history_columns(trainer.history))
-
-        counts = trainer.counts()
         atomic_write(directory.metrics_csv, _csv(trainer.history))
-        stage.write(fill, counts)
+        result = stage.write(fill, _summary(trainer, stage), files=[directory.metrics_csv])
         directory.checkpoint_h5.unlink(missing_ok=True)
-    last = trainer.history[-1]
-    text = (
-        f"trained       {counts['n_energy_evaluations']:,} energies with forces in {trainer.seconds:.0f} s "
-        f"on {device}; {counts['skipped_steps']} steps skipped, {counts['n_failed']} energies failed\n"
-        f"written       {directory.flow_h5}, {directory.metrics_csv}"
-    )
-    summary = {
-        **counts,
-        "temperature": target.temperature,
-        "elbo_gap": last["elbo_gap"],
+        if interrupts.signalled:
+            raise interrupts.error()
+    return result
+
+
+def _summary(trainer: Trainer, stage: Stage) -> Summary:
+    return {
+        **trainer.counts(),
+        "elbo_gap": trainer.history[-1]["elbo_gap"],
         "seconds": trainer.seconds,
-        "files": [str(directory.flow_h5), str(directory.metrics_csv)],
+        "device": stage.device,
     }
-    return StageResult("train", directory.path, False, summary, text)
 
 
 def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.device, threads: int) -> Trainer:
@@ -104,16 +119,19 @@ def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.dev
     return Trainer(target, Architecture(coordinates.n_torsions, coordinates.n_stiff), train_settings, device, threads)
 
 
-def _resume(trainer: Trainer, stage: Stage, directory: RunDirectory, reporter: Reporter) -> None:
-    record = read_provenance(directory.checkpoint_h5)
-    if record.fingerprint != fingerprint(stage.config, stage.parents):
+def _resume(trainer: Trainer, stage: Stage) -> None:
+    checkpoint = stage.directory.checkpoint_h5
+    if read_provenance(checkpoint).fingerprint != stage.fingerprint:
+        if stage.context.force:
+            return
         raise ConflictError(
-            f"{directory.checkpoint_h5} is of a training with other settings. "
-            "Repeat those to go on, or begin anew with --no-resume."
+            f"{checkpoint} is of a training with other settings. Repeat those to go on, or begin anew with --no-resume."
         )
-    with open_hdf5(directory.checkpoint_h5) as file:
+    with open_hdf5(checkpoint) as file:
         trainer.load_state(get_tree(file["trainer"]))
-    reporter.info(f"resumed at step {trainer.step}, {trainer.energies:,} energies, {trainer.seconds:.0f} s")
+    stage.context.reporter.info(
+        f"resumed at step {trainer.step}, {trainer.energies:,} energies, {trainer.seconds:.0f} s"
+    )
 
 
 def _csv(history: list[dict[str, float]]) -> bytes:

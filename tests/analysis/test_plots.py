@@ -97,19 +97,19 @@ def test_training_curve_skips_what_was_not_measured():
         {
             "step": [0, 1, 2, 3],
             "energies": [512, 1024, 1536, 2048],
-            "loss": [9.0, 5.0, 4.0, 3.5],
+            "elbo": [9.0, 5.0, 4.0, 3.5],
             "ess_fraction": [nan, 0.1, nan, 0.4],
             "elbo_gap": [nan, nan, nan, nan],
         }
     )
     lines = {axes.get_ylabel(): axes.lines[0].get_xydata().tolist() for axes in figure.axes}
-    assert set(lines) == {"loss (nats)", "ESS (%)"}
+    assert set(lines) == {"ELBO (nats)", "ESS (%)"}
     assert lines["ESS (%)"] == [[1024, 10], [2048, 40]]
     _, rgb = plots.render(figure)
     assert share(rgb, plots.REWEIGHTED_COLOR) > 1e-4
 
 
-@pytest.mark.parametrize("columns", [{"loss": [1.0]}, {"energies": [1], "loss": [np.nan]}, {"energies": [1]}])
+@pytest.mark.parametrize("columns", [{"elbo": [1.0]}, {"energies": [1], "elbo": [np.nan]}, {"energies": [1]}])
 def test_training_curve_without_data_is_refused(columns):
     with pytest.raises(ValueError, match="training columns"):
         plots.training_figure(columns)

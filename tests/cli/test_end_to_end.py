@@ -108,13 +108,43 @@ def test_gate_writes_results_and_exits_7(run, folder):
     assert json.loads(result.stdout)["verdict"] == "FAILED"
 
 
-def test_changed_parent_is_refused(run, folder):
+def test_changed_parent_is_refused_by_every_later_stage(run, folder):
     copy = folder / "changed.run"
     shutil.copytree(run, copy)
-    shell("prepare", PDB, "-o", "changed.run", "--force", "--set", "prepare.conformers=1", cwd=folder)
-    result = shell("sample", "changed.run", "--force", cwd=folder)
-    assert result.returncode == 4
-    assert "changed" in result.stderr
+    shell("prepare", PDB, "-o", "changed.run", "--force", "--temperature", 350, *TINY[2:], cwd=folder)
+    for command in ("sample", "reweight", "analyze"):
+        result = shell(command, "changed.run", "--force", cwd=folder)
+        assert result.returncode == 4, command
+        assert "changed" in result.stderr
+
+
+def test_missing_files_are_made_again_and_moved_runs_know_where_they_are(run, folder):
+    moved = folder / "moved.run"
+    shutil.copytree(run, moved)
+    (moved / "plots" / "energy.png").unlink()
+    first = json.loads(shell("analyze", "moved.run", "--json", cwd=folder).stdout)
+    again = json.loads(shell("analyze", "moved.run", "--json", cwd=folder).stdout)
+    assert (first["skipped"], again["skipped"]) == (False, True)
+    assert (moved / "plots" / "energy.png").exists()
+    assert again["files"] == first["files"]
+    assert all(name.startswith("moved.run/") for name in again["files"])
+    assert again["populations"] == first["populations"]
+
+
+def test_tiny_samples_have_no_error_bars_and_do_not_crash(run, folder):
+    copy = folder / "few.run"
+    shutil.copytree(run, copy)
+    assert shell("sample", "few.run", "-n", 20, "--force", cwd=folder).returncode == 0
+    assert shell("reweight", "few.run", "--force", cwd=folder).returncode == 0
+    for _ in range(2):
+        result = shell("analyze", "few.run", "--json", cwd=folder)
+        result = shell("analyze", "few.run", "--force", "--json", cwd=folder) if result.returncode == 4 else result
+        answer = json.loads(result.stdout)
+        assert answer["khat"] is None
+        assert answer["log_z_stderr"] is None
+        assert answer["verdict"] == "FAILED"
+    assert shell("sample", "few.run", "-n", 4, "--shard", "1/8", cwd=folder).returncode == 2
+    assert shell("sample", "few.run", "--shard", "1/8", cwd=folder).returncode == 4
 
 
 def test_shards_merge_and_reweight_to_other_temperatures(run, folder):
@@ -149,6 +179,8 @@ def test_stopped_training_goes_on_from_its_checkpoint(run, folder):
     assert process.returncode == 130, rest
     assert (folder / "stop.run" / "checkpoint.h5").exists()
     assert not (folder / "stop.run" / "flow.h5").exists()
+    forced = shell(*arguments, "--force", "--max-time", "2s", cwd=folder)
+    assert (forced.returncode, "resumed at step" in forced.stderr) == (75, True), forced.stderr
     other = shell("train", "stop.run", "--max-energies", 30_000, cwd=folder)
     assert other.returncode == 4
     stopped = shell(*arguments, "--max-time", "3s", cwd=folder)
