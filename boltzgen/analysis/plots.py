@@ -65,7 +65,7 @@ _STYLE = {
 _TRAINING_PANELS = (
     ("elbo", "ELBO (nats)"),
     ("elbo_gap", "log Z − ELBO (nats)"),
-    ("ess_fraction", "ESS (%)"),
+    ("ess_fraction", "batch ESS (%)"),
     ("temperature", "temperature (K)"),
 )
 
