@@ -104,7 +104,7 @@ def test_training_curve_skips_what_was_not_measured():
     )
     lines = {axes.get_ylabel(): axes.lines[0].get_xydata().tolist() for axes in figure.axes}
     assert set(lines) == {"ELBO (nats)", "batch ESS (%)"}
-    assert lines["ESS (%)"] == [[1024, 10], [2048, 40]]
+    assert lines["batch ESS (%)"] == [[1024, 10], [2048, 40]]
     _, rgb = plots.render(figure)
     assert share(rgb, plots.REWEIGHTED_COLOR) > 1e-4
 
