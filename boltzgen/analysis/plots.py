@@ -62,6 +62,9 @@ _STYLE = {
     "figure.dpi": 160,
 }
 
+PROFILE_CEILING = 15.0
+"""Highest free energy on a profile, kT; a few stray samples of the flow can lie far above."""
+
 _TRAINING_PANELS = (
     ("elbo", "ELBO (nats)"),
     ("elbo_gap", "log Z − ELBO (nats)"),
@@ -248,7 +251,7 @@ def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile) -> None:
 def _profile_limit(residue: ResidueAnalysis) -> float:
     profiles = (residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile)
     highest = max(np.nanmax(_finite(profile.free_energy)) for profile in profiles)
-    return float(np.ceil(highest + 1.0))
+    return float(min(np.ceil(highest + 1.0), PROFILE_CEILING))
 
 
 def _draw_histogram(axes: Axes, histogram: Histogram) -> None:

@@ -73,25 +73,33 @@ def soften(energy: Tensor, threshold: float) -> Tensor:
     return torch.where(energy > threshold, above, energy)
 
 
-class HarmonicBond(Term):
+class _PairTerm(Term):
+    """A sum over listed pairs of atoms, ``atoms (m, 2)``."""
+
+    vectors: Tensor
+
+    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
+        super().__init__(n_atoms, dtype, **parameters)
+        first, second = parameters["atoms"].T
+        self.register_buffer("vectors", self._difference(first, second, dtype))
+
+    def _squared_distances(self, x: Tensor) -> Tensor:
+        """r² of each pair in nm², ``(m, batch)``."""
+        return apply_incidence(self.vectors, x).square().sum(1)
+
+
+class HarmonicBond(_PairTerm):
     """Harmonic bonds, E = Σ ½ k (r − r₀)².
 
     Parameters: ``atoms (m, 2)``, ``length (m,)`` in nm, ``k (m,)`` in kJ/mol/nm². Singular gradient at r = 0 only.
     """
 
-    atoms: Tensor
     length: Tensor
     k: Tensor
-    vectors: Tensor
-
-    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
-        super().__init__(n_atoms, dtype, **parameters)
-        atoms = parameters["atoms"]
-        self.register_buffer("vectors", self._difference(atoms[:, 0], atoms[:, 1], dtype))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        r = apply_incidence(self.vectors, x).square().sum(1).sqrt()
+        r = self._squared_distances(x).sqrt()
         return (0.5 * self.k[:, None] * (r - self.length[:, None]).square()).sum(0)
 
 
@@ -153,7 +161,7 @@ class PeriodicTorsion(Term):
         return (self.k[:, None] * (1.0 + torch.cos(self.periodicity[:, None] * phi - self.phase[:, None]))).sum(0)
 
 
-class NonbondedPairs(Term):
+class NonbondedPairs(_PairTerm):
     """Lennard-Jones and Coulomb of listed pairs, E = Σ 4ε[(σ/r)¹² − (σ/r)⁶] + q²/(4πε₀ r), no cutoff.
 
     Parameters: ``atoms (m, 2)``, ``charge_product (m,)`` in e², ``sigma (m,)`` in nm, ``epsilon (m,)`` in kJ/mol. The
@@ -161,20 +169,13 @@ class NonbondedPairs(Term):
     0.01 nm and each pair energy above the threshold grows logarithmically.
     """
 
-    atoms: Tensor
     charge_product: Tensor
     sigma: Tensor
     epsilon: Tensor
-    vectors: Tensor
-
-    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
-        super().__init__(n_atoms, dtype, **parameters)
-        atoms = parameters["atoms"]
-        self.register_buffer("vectors", self._difference(atoms[:, 0], atoms[:, 1], dtype))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        r2 = apply_incidence(self.vectors, x).square().sum(1)
+        r2 = self._squared_distances(x)
         if softening is not None:
             r2 = r2.clamp(min=MINIMUM_DISTANCE**2)
         inverse_r = r2.rsqrt()
