@@ -13,7 +13,7 @@ from boltzgen.config import Config, PrepareConfig
 from boltzgen.constants import thermal_energy
 from boltzgen.errors import InputError
 from boltzgen.storage.atomic import atomic_write
-from boltzgen.storage.runs import RunDirectory
+from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.trajectory import write_pdb
 from boltzgen.storage.tree import put_tree
 from boltzgen.target import Target
@@ -82,8 +82,6 @@ def prepare(
 
 def _is_prepared(stage: Stage, keep_same: bool) -> bool:
     if keep_same and stage.context.force and stage.output.exists():
-        from boltzgen.storage.runs import read_provenance
-
         return read_provenance(stage.output).fingerprint == stage.fingerprint
     return stage.output.exists() and stage.is_done()
 
