@@ -55,7 +55,7 @@ def main() -> None:
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(Architecture, name))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    target, _ = load_target(RunDirectory(arguments.run))
+    target = load_target(RunDirectory(arguments.run))
     sizes = {name: getattr(arguments, name) for name in ("n_bins", "torsion_hidden", "stiff_hidden", "n_couplings")}
     architecture = Architecture(target.coordinates.n_torsions, target.coordinates.n_stiff, **sizes)
     for seed in arguments.seeds:

@@ -16,14 +16,14 @@ from boltzgen.analysis.report import html_report, profile_csv, representatives, 
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
 from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
-from boltzgen.errors import GateError, InputError
+from boltzgen.errors import GateError
 from boltzgen.statistics.verdict import Verdict, judge
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
 from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
 from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
-from boltzgen.workflow.load import load_target
+from boltzgen.workflow.load import check_samples, load_target, require
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import analyze_text, weight_keys, with_error
 
@@ -32,7 +32,7 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
     """Surfaces, populations, plots and the verdict: ``analysis.h5``, ``report.html``, ``plots/``, CSV tables."""
     directory = RunDirectory(run)
     ensemble = _checked_ensemble(directory)
-    target, _ = load_target(directory)
+    target = load_target(directory)
     settings = config.analyze
     stage = Stage(
         "analyze",
@@ -49,6 +49,7 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
         if stage.is_done():
             result = stage.skipped()
         else:
+            started = time.monotonic()
             frames = read_trajectory(directory.ensemble_h5)
             analysis = analyze_ensemble(
                 frames.positions,
@@ -59,24 +60,20 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 n_bootstrap=settings.bootstrap,
                 seed=config.seed,
             )
-            result = _store(stage, analysis, frames, target)
+            result = _store(stage, analysis, frames, target, started)
     return replace(result, exit_code=_gate(result.summary, settings))
 
 
 def _checked_ensemble(directory: RunDirectory) -> Provenance:
     """The record of the ensemble, after checking that every file of the run was made from the ones before it."""
-    if not directory.ensemble_h5.exists():
-        raise InputError(f"{directory.path} holds no ensemble. Run `boltzgen reweight {directory.path}` first.")
+    require(directory.ensemble_h5, f"boltzgen reweight {directory.path}")
     ensemble = read_provenance(directory.ensemble_h5)
-    for file in directory.sample_files():
-        check_parent(ensemble, file)
-        check_parent(read_provenance(file), directory.flow_h5)
-    check_parent(read_provenance(directory.flow_h5), directory.system_h5)
+    for record in check_samples(directory):
+        check_parent(ensemble, record.path)
     return ensemble
 
 
-def _store(stage: Stage, analysis: EnsembleAnalysis, frames: Frames, target: Target) -> StageResult:
-    started = time.monotonic()
+def _store(stage: Stage, analysis: EnsembleAnalysis, frames: Frames, target: Target, started: float) -> StageResult:
     directory = stage.directory
     verdict = judge(analysis.weights, coverage_checked=False)
     summary: Summary = {

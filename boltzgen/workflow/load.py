@@ -22,18 +22,18 @@ def load_generator(run: str | Path) -> BoltzmannGenerator:
     return BoltzmannGenerator(*load_flow(RunDirectory(Path(run))))
 
 
-def load_target(directory: RunDirectory) -> tuple[Target, Provenance]:
+def load_target(directory: RunDirectory) -> Target:
     """The prepared target of a run; needs neither OpenMM nor RDKit."""
-    _require(directory.system_h5, f"boltzgen prepare INPUT -o {directory.path}")
-    record = read_provenance(directory.system_h5)
+    require(directory.system_h5, f"boltzgen prepare INPUT -o {directory.path}")
+    read_provenance(directory.system_h5)  # refuses a file of another program or of a newer version
     with open_hdf5(directory.system_h5) as file:
-        return Target.from_tree(get_tree(file["target"])), record
+        return Target.from_tree(get_tree(file["target"]))
 
 
 def load_flow(directory: RunDirectory) -> tuple[Target, Generator]:
     """The prepared target and the trained flow of a run, checked to belong together."""
-    target, _ = load_target(directory)
-    _require(directory.flow_h5, f"boltzgen train {directory.path}")
+    target = load_target(directory)
+    require(directory.flow_h5, f"boltzgen train {directory.path}")
     check_parent(read_provenance(directory.flow_h5), directory.system_h5)
     with open_hdf5(directory.flow_h5) as file:
         flow = Generator(Architecture(**get_tree(file["architecture"])))
@@ -66,6 +66,22 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _require(path: Path, command: str) -> None:
+def check_samples(directory: RunDirectory) -> list[Provenance]:
+    """The records of the sample files, after checking that they, the flow and the system belong together.
+
+    Raises
+    ------
+    ConflictError
+        If one of them has changed since the next was made from it.
+    """
+    check_parent(read_provenance(directory.flow_h5), directory.system_h5)
+    records = [read_provenance(file) for file in directory.sample_files()]
+    for record in records:
+        check_parent(record, directory.flow_h5)
+    return records
+
+
+def require(path: Path, command: str) -> None:
+    """Raise InputError, naming the command that makes the file, if it is missing."""
     if not path.exists():
         raise InputError(f"{path} does not exist. Run `{command}` first.")

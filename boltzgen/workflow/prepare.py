@@ -11,9 +11,9 @@ import torch
 
 from boltzgen.config import Config, PrepareConfig
 from boltzgen.constants import thermal_energy
-from boltzgen.errors import InputError
+from boltzgen.errors import ConflictError, InputError
 from boltzgen.storage.atomic import atomic_write
-from boltzgen.storage.runs import RunDirectory, read_provenance
+from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import write_pdb
 from boltzgen.storage.tree import put_tree
 from boltzgen.target import Target
@@ -81,9 +81,14 @@ def prepare(
 
 
 def _is_prepared(stage: Stage, keep_same: bool) -> bool:
-    if keep_same and stage.context.force and stage.output.exists():
-        return read_provenance(stage.output).fingerprint == stage.fingerprint
-    return stage.output.exists() and stage.is_done()
+    if not keep_same:
+        return stage.is_done()
+    try:
+        return stage.is_done(force=False)
+    except ConflictError:
+        if stage.context.force:
+            return False
+        raise
 
 
 def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int) -> _Prepared:

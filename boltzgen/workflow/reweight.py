@@ -15,10 +15,10 @@ from boltzgen.config import Config
 from boltzgen.errors import ConflictError, InputError
 from boltzgen.statistics.weights import pareto_smooth, summarize_weights
 from boltzgen.storage.atomic import sha256_of
-from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
+from boltzgen.storage.runs import Provenance, RunDirectory
 from boltzgen.storage.trajectory import Frames, fill_trajectory, read_trajectory
 from boltzgen.storage.tree import put_tree
-from boltzgen.workflow.load import load_target
+from boltzgen.workflow.load import check_samples, load_target
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
 from boltzgen.workflow.summary import reweight_text, weight_keys
 
@@ -27,8 +27,8 @@ def reweight(run: Path, config: Config, context: Context) -> StageResult:
     """Merge the samples and weight them for one or more temperatures: ``ensemble.h5``."""
     directory = RunDirectory(run)
     files = directory.sample_files()
-    drawn_at = _check_samples(directory, files)
-    target, _ = load_target(directory)
+    drawn_at = _drawn_at(directory)
+    target = load_target(directory)
     temperatures = config.reweight.temperatures or (drawn_at,)
     stage = Stage(
         "reweight",
@@ -65,12 +65,9 @@ def reweight(run: Path, config: Config, context: Context) -> StageResult:
         return stage.write(fill, summary)
 
 
-def _check_samples(directory: RunDirectory, files: list[Path]) -> float:
-    """See that samples, flow and system belong together; returns the temperature that the samples were drawn for."""
-    check_parent(read_provenance(directory.flow_h5), directory.system_h5)
-    records = [read_provenance(file) for file in files]
-    for record in records:
-        check_parent(record, directory.flow_h5)
+def _drawn_at(directory: RunDirectory) -> float:
+    """The temperature that the samples were drawn for, after checking that all were drawn alike."""
+    records = check_samples(directory)
     if len({_draw(record) for record in records}) > 1:
         raise ConflictError(f"the shards in {directory.path} were drawn with different settings. Draw them alike.")
     return records[0].temperature

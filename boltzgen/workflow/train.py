@@ -35,7 +35,7 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
         prepared = prepare(source, smiles, run, config, context, keep_same=True)
         directory = RunDirectory(prepared.run)
         context.reporter.info(prepared.text)
-    target, _ = load_target(directory)
+    target = load_target(directory)
     settings = config.train
     device = resolve_device(settings.device)
     stage = Stage(
