@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+# Imported so that a stored potential finds its terms by name.
+from boltzgen.energy import bonded, nonbonded, solvent  # noqa: F401
 from boltzgen.energy.potential import PotentialEnergy
-
-# Imported for its side effect: a stored potential finds its terms by name.
-from boltzgen.energy.solvent import GeneralizedBorn
 
 if TYPE_CHECKING:
     import openmm
 
-__all__ = ["GeneralizedBorn", "PotentialEnergy", "from_openmm"]
+__all__ = ["PotentialEnergy", "from_openmm"]
 
 
 def from_openmm(system: openmm.System, dtype: torch.dtype = torch.float64) -> PotentialEnergy:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from boltzgen.constants import COULOMB
-from boltzgen.energy.terms import MINIMUM_DISTANCE, Term, apply_incidence
+from boltzgen.energy.nonbonded import MINIMUM_DISTANCE
+from boltzgen.energy.terms import Term, apply_incidence
 
 PROBE_RADIUS = 0.14
 """Radius of the solvent probe in the surface term, nm."""
@@ -60,7 +61,7 @@ class GeneralizedBorn(Term):
         super().__init__(n_atoms, dtype, **parameters)
         i, j = np.triu_indices(n_atoms, 1)
         eye = torch.eye(n_atoms, dtype=dtype)
-        self.register_buffer("vectors", self._difference(i, j, dtype))
+        self.register_buffer("vectors", self.difference(i, j, dtype))
         self.register_buffer("gather_first", eye[i].contiguous())
         self.register_buffer("gather_second", eye[j].contiguous())
         self.register_buffer("pairs", torch.as_tensor(np.stack([i, j])))

@@ -24,7 +24,7 @@ from boltzgen.workflow.summary import prepare_text
 if TYPE_CHECKING:
     from boltzgen.chemistry.build import ChemicalSystem
     from boltzgen.coordinates.harmonic import Fitted
-    from boltzgen.energy.convert import Parity
+    from boltzgen.energy.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int) -> _Prepa
     """Convert the energy, check it against OpenMM, and fit the coordinates."""
     from boltzgen.coordinates.harmonic import fit_coordinates
     from boltzgen.coordinates.zmatrix import build_zmatrix
-    from boltzgen.energy.convert import check_parity, from_openmm
+    from boltzgen.energy.convert import from_openmm
+    from boltzgen.energy.parity import check_parity
 
     molecule = chemical.molecule
     potential = from_openmm(chemical.system)

@@ -10,7 +10,7 @@ from openmm import app
 
 from boltzgen.chemistry.forcefield import build_system
 from boltzgen.energy import PotentialEnergy, from_openmm
-from boltzgen.energy.convert import check_parity, openmm_energies
+from boltzgen.energy.parity import check_parity, openmm_energies
 from boltzgen.errors import UnsupportedError
 
 TOLERANCE = 1e-8

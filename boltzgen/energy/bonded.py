@@ -1,0 +1,82 @@
+"""Bonded terms: bonds, angles, torsions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boltzgen.energy.terms import PairTerm, Term, apply_incidence
+
+
+class HarmonicBond(PairTerm):
+    """Harmonic bonds, E = Σ ½ k (r − r₀)².
+
+    Parameters: ``atoms (m, 2)``, ``length (m,)`` in nm, ``k (m,)`` in kJ/mol/nm². Singular gradient at r = 0 only.
+    """
+
+    length: Tensor
+    k: Tensor
+
+    def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
+        """Energy in kJ/mol, see :meth:`Term.energy`."""
+        r = self.squared_distances(x).sqrt()
+        return (0.5 * self.k[:, None] * (r - self.length[:, None]).square()).sum(0)
+
+
+class HarmonicAngle(Term):
+    """Harmonic angles, E = Σ ½ k (θ − θ₀)², with θ = atan2(|a×b|, a·b) at the middle atom.
+
+    Parameters: ``atoms (m, 3)``, ``angle (m,)`` in radians, ``k (m,)`` in kJ/mol/rad². The gradient is singular at
+    θ = 0 and π; a floor of 1e-24 nm⁴ under the root keeps it finite there.
+    """
+
+    atoms: Tensor
+    angle: Tensor
+    k: Tensor
+    vectors: Tensor
+
+    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
+        super().__init__(n_atoms, dtype, **parameters)
+        i, j, k = parameters["atoms"].T
+        ends = self.difference(np.concatenate([j, j]), np.concatenate([i, k]), dtype)
+        self.register_buffer("vectors", ends)
+
+    def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
+        """Energy in kJ/mol, see :meth:`Term.energy`."""
+        a, b = apply_incidence(self.vectors, x).chunk(2)
+        dot = (a * b).sum(1)
+        cross = (a.square().sum(1) * b.square().sum(1) - dot.square()).clamp(min=1e-24).sqrt()
+        theta = torch.atan2(cross, dot)
+        return (0.5 * self.k[:, None] * (theta - self.angle[:, None]).square()).sum(0)
+
+
+class PeriodicTorsion(Term):
+    """Periodic proper and improper torsions, E = Σ k (1 + cos(nφ − φ₀)).
+
+    Parameters: ``atoms (m, 4)``, ``periodicity (m,)``, ``phase (m,)`` in radians, ``k (m,)`` in kJ/mol. φ = atan2 of
+    the IUPAC torsion; terms on the same four atoms share it. Singular where three atoms are collinear.
+    """
+
+    atoms: Tensor
+    periodicity: Tensor
+    phase: Tensor
+    k: Tensor
+    vectors: Tensor
+    quadruple: Tensor
+
+    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
+        super().__init__(n_atoms, dtype, **parameters)
+        unique, quadruple = np.unique(parameters["atoms"], axis=0, return_inverse=True)
+        i, j, k, m = unique.T
+        chain = self.difference(np.concatenate([i, j, k]), np.concatenate([j, k, m]), dtype)
+        self.register_buffer("vectors", chain)
+        self.register_buffer("quadruple", torch.as_tensor(quadruple.reshape(-1)))
+
+    def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
+        """Energy in kJ/mol, see :meth:`Term.energy`."""
+        b1, b2, b3 = apply_incidence(self.vectors, x).chunk(3)
+        n1, n2 = torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1)
+        sine = (b1 * n2).sum(1) * b2.square().sum(1).sqrt()
+        phi = torch.atan2(sine, (n1 * n2).sum(1)).index_select(0, self.quadruple)
+        return (self.k[:, None] * (1.0 + torch.cos(self.periodicity[:, None] * phi - self.phase[:, None]))).sum(0)
