@@ -29,6 +29,7 @@ def rows(count: int, get: Callable[[int], Any]) -> list[list[float]]:
 
 
 def table(rows: list[list[float]], n_index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into atom indices ``(m, n_index)`` and parameters ``(m, ...)``."""
     array = np.asarray(rows, dtype=np.float64)
     return array[:, :n_index].astype(np.int64), array[:, n_index:]
 

@@ -17,6 +17,7 @@ from boltzgen.errors import UnsupportedError
 
 
 def convert_gbsa_obc(force: openmm.GBSAOBCForce, n: int, dtype: torch.dtype) -> list[Term]:
+    """Convert the native force: OBC2 with its own rounding of the Coulomb constant."""
     if force.getNonbondedMethod() != openmm.GBSAOBCForce.NoCutoff:
         raise UnsupportedError("the GBSAOBCForce has a cutoff. Build the System with nonbondedMethod=NoCutoff.")
     charge, radius, scale = np.asarray(rows(n, force.getParticleParameters)).T
