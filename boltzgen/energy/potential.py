@@ -68,7 +68,7 @@ class PotentialEnergy(nn.Module):
             leaf = part.requires_grad_(True)
             with torch.enable_grad():
                 u = self.definition(leaf, softening)
-            (g,) = torch.autograd.grad(u.sum(), leaf)
+                (g,) = torch.autograd.grad(u.sum(), leaf)
             good = torch.isfinite(u) & torch.isfinite(g).all(dim=0).all(dim=0)
             energy[start:stop] = torch.where(good, u.detach(), math.inf)
             gradient[..., start:stop] = torch.where(good, g, 0.0)
