@@ -6,12 +6,15 @@ Layout: ``(rows, batch)`` for internal coordinates and ``(atoms, 3, batch)`` for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from boltzgen.coordinates.zmatrix import ZMatrix
+from boltzgen.native import Kernels, Placement, kernels
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class InternalToCartesian:
         ]
         self._order = torch.as_tensor(slot, device=device)
         self._third_on_root = zmatrix.bond[2] == zmatrix.atom[0]
+        self._rows = np.stack([zmatrix.atom, *references], axis=1).astype(np.int32)
 
     def positions(self, internal: Internal) -> Tensor:
         """Positions ``(atoms, 3, batch)`` in nm."""
@@ -61,6 +65,16 @@ class InternalToCartesian:
             new = _place(b, c, d, r[rows - 1], theta[rows - 2], phi[rows - 3])
             placed = torch.cat([placed, new])
         return placed.index_select(0, self._order)
+
+    def place(self, internal: Internal) -> tuple[Tensor, Tensor]:
+        """Positions ``(atoms, 3, batch)`` in nm and :func:`log_volume` ``(batch,)``, differentiable once.
+
+        By the compiled kernels on a CPU, if there are any; else by :meth:`positions`, the readable definition.
+        """
+        compiled = kernels() if internal.bonds.device.type == "cpu" and self.zmatrix.n_atoms > 3 else None
+        if compiled is None:
+            return self.positions(internal), log_volume(internal)
+        return _Place.apply(internal.bonds, internal.angles, internal.torsions, self._rows, compiled)
 
     def internal(self, x: Tensor) -> Internal:
         """Internal coordinates of positions ``(atoms, 3, batch)``; torsions in (−π, π]."""
@@ -77,6 +91,54 @@ class InternalToCartesian:
         along = r2 * theta.cos()
         third = torch.stack([r2 * theta.sin(), zero, along if self._third_on_root else r1 - along])
         return torch.stack([torch.zeros_like(second), second, third])
+
+
+class _Place(torch.autograd.Function):
+    """The compiled placement with its analytic adjoint."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, bonds: Tensor, angles: Tensor, torsions: Tensor, rows: np.ndarray, compiled: Kernels
+    ) -> tuple[Tensor, Tensor]:
+        inputs = bonds.contiguous(), angles.contiguous(), torsions.contiguous()
+        ctx.save_for_backward(*inputs)
+        ctx.rows, ctx.compiled = rows, compiled
+        batch = bonds.shape[-1]
+        x, volume = bonds.new_empty(len(rows), 3, batch), bonds.new_empty(batch)
+        _run_placement(compiled, rows, inputs, positions=x, log_volume=volume)
+        return x, volume
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_x: Tensor, g_volume: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        adjoints = tuple(torch.empty_like(t) for t in inputs)
+        bonds, angles, torsions = adjoints
+        _run_placement(
+            ctx.compiled,
+            ctx.rows,
+            inputs,
+            positions_adjoint=g_x.contiguous(),
+            log_volume_adjoint=g_volume.contiguous(),
+            bonds_adjoint=bonds,
+            angles_adjoint=angles,
+            torsions_adjoint=torsions,
+        )
+        return *adjoints, None, None
+
+
+def _run_placement(compiled: Kernels, rows: np.ndarray, inputs: tuple[Tensor, ...], **arrays: Tensor) -> None:
+    bonds, angles, torsions = inputs
+    named = {"bonds": bonds, "angles": angles, "torsions": torsions, **arrays}
+    if bonds.shape[-1] == 0:
+        return
+    job = Placement(
+        n_atoms=len(rows),
+        rows=rows.ctypes.data,
+        batch=bonds.shape[-1],
+        **{name: array.data_ptr() for name, array in named.items()},
+    )
+    compiled.run("place_float32" if bonds.dtype == torch.float32 else "place_float64", job, torch.get_num_threads())
 
 
 def _place(b: Tensor, c: Tensor, d: Tensor, r: Tensor, theta: Tensor, phi: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.coordinates import charts
-from boltzgen.coordinates.internal import Internal, InternalToCartesian, log_volume
+from boltzgen.coordinates.internal import Internal, InternalToCartesian
 from boltzgen.coordinates.symmetry import cycle_images
 from boltzgen.coordinates.zmatrix import ROTOR_ORDER, Rotor, ZMatrix
 
@@ -109,8 +109,8 @@ class MolecularCoordinates:
         rows = self._stiff_rows
         stiff, log_torsion = charts.torsion(d_torsion, self._torsions[rows], self._widths[rows])
         internal = Internal(bonds, angles, self._merge_torsions(torsions.T, stiff))
-        log_det = log_bond.sum(0) + log_angle.sum(0) + log_torsion.sum(0) + log_volume(internal)
-        return self.geometry.positions(internal), log_det
+        x, log_volume = self.geometry.place(internal)
+        return x, log_bond.sum(0) + log_angle.sum(0) + log_torsion.sum(0) + log_volume
 
     def from_cartesian(self, x: Tensor, temperature_ratio: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """Torsions, stiff and ln |det ∂x/∂(torsions, stiff)| of positions in any image.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from boltzgen.energy.program import split_terms
 from boltzgen.energy.terms import Term
+from boltzgen.native import kernels
 
 CPU_CHUNK = 1024
 """Samples that plain torch evaluates at a time on a CPU: intermediate arrays stay in the cache."""
@@ -42,11 +45,16 @@ class PotentialEnergy(nn.Module):
     Call with positions ``(batch, atoms, 3)`` in nm; returns energies ``(batch,)`` in kJ/mol, differentiable once. With
     ``softening`` (kJ/mol) each non-bonded pair above it grows only logarithmically: for training, never for weights.
     Samples that cannot be computed (coincident atoms, NaN, overflow) come back as +inf with gradient zero.
+
+    On a CPU the compiled kernels evaluate the terms that they know, on as many threads as torch has, and plain torch
+    the others; ``native=False`` leaves all to plain torch.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[Term], *, native: bool = True) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
+        n_atoms = max((term.n_atoms for term in terms), default=0)
+        self._program, self._rest = split_terms(n_atoms, terms) if native else (None, list(terms))
 
     def forward(self, positions: Tensor, softening: float | None = None) -> Tensor:
         """Energies in kJ/mol, ``(batch,)``, of positions ``(batch, atoms, 3)`` in nm."""
@@ -56,23 +64,12 @@ class PotentialEnergy(nn.Module):
         """Energies in kJ/mol, ``(batch,)``, of positions ``(atoms, 3, batch)`` in nm: the layout of the hot loop."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Energy.apply(x, self, softening)
-        energies = [_finite_or_inf(self.definition(part, softening)) for part in self._chunks(x.detach())]
-        return torch.cat(energies) if energies else x.new_zeros(0)
+        return self._evaluate(x.detach(), softening, with_gradient=False)[0]
 
     def evaluate(self, x: Tensor, softening: float | None = None) -> Evaluation:
         """Energies and gradients of positions ``(atoms, 3, batch)`` in nm, without a graph."""
-        energy, gradient = x.new_empty(x.shape[-1]), torch.empty_like(x)
-        start = 0
-        for part in self._chunks(x.detach()):
-            stop = start + part.shape[-1]
-            leaf = part.requires_grad_(True)
-            with torch.enable_grad():
-                u = self.definition(leaf, softening)
-                (g,) = torch.autograd.grad(u.sum(), leaf)
-            good = torch.isfinite(u) & torch.isfinite(g).all(dim=0).all(dim=0)
-            energy[start:stop] = torch.where(good, u.detach(), math.inf)
-            gradient[..., start:stop] = torch.where(good, g, 0.0)
-            start = stop
+        energy, gradient = self._evaluate(x.detach(), softening, with_gradient=True)
+        assert gradient is not None
         return Evaluation(energy, gradient)
 
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,19 +82,21 @@ class PotentialEnergy(nn.Module):
 
         Positions ``(atoms, 3, batch)`` in nm; energies ``(batch,)`` in kJ/mol, infinite or NaN where undefined.
         """
-        total = x.new_zeros(x.shape[-1])
-        for term in self.terms:
-            total = total + term.energy(x, softening)  # type: ignore[operator]  # ModuleList forgets the class
-        return total
+        return _total(self.terms, x, softening)
 
-    def _chunks(self, x: Tensor) -> Iterator[Tensor]:
-        n_atoms = x.shape[0]
-        per_sample = ARRAYS_PER_PAIR * x.element_size() * max(1, n_atoms * (n_atoms - 1) // 2)
-        size = max(1, CHUNK_BYTES // per_sample)
-        if x.device.type == "cpu":
-            size = min(size, CPU_CHUNK)
-        for start in range(0, x.shape[-1], size):
-            yield x[..., start : start + size].contiguous()
+    def _evaluate(self, x: Tensor, softening: float | None, *, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        compiled = kernels() if x.device.type == "cpu" and self._program is not None else None
+        if compiled is None:
+            return _by_torch(self.terms, x, softening, with_gradient)
+        assert self._program is not None
+        threads = torch.get_num_threads()
+        energy, gradient = self._program.evaluate(compiled, x, softening, threads, with_gradient=with_gradient)
+        if self._rest:
+            more, slope = _by_torch(self._rest, x, softening, with_gradient)
+            energy = energy + more
+            if gradient is not None and slope is not None:
+                gradient = torch.where(torch.isinf(energy), 0.0, gradient + slope)
+        return energy, gradient
 
     def to_tree(self) -> dict[str, Any]:
         """Parameters of every term as nested arrays, to be stored in a file."""
@@ -124,11 +123,41 @@ class _Energy(torch.autograd.Function):
         return energy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         energy, gradient = ctx.saved_tensors
         return torch.where(torch.isinf(energy), 0.0, cotangent) * gradient, None, None
 
 
-def _finite_or_inf(energy: Tensor) -> Tensor:
-    return torch.where(torch.isfinite(energy), energy, math.inf)
+def _by_torch(
+    terms: Iterable[nn.Module], x: Tensor, softening: float | None, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Energies and gradients of terms by plain torch, chunk by chunk."""
+    energy, gradient = x.new_empty(x.shape[-1]), torch.empty_like(x) if with_gradient else None
+    size = _chunk_size(x)
+    for start in range(0, x.shape[-1], size):
+        part = slice(start, start + size)
+        with torch.set_grad_enabled(with_gradient):
+            leaf = x[..., part].contiguous().requires_grad_(with_gradient)
+            u = _total(terms, leaf, softening)
+            good = torch.isfinite(u)
+            if gradient is not None:
+                (g,) = torch.autograd.grad(u.sum(), leaf)
+                good &= torch.isfinite(g).all(dim=0).all(dim=0)
+                gradient[..., part] = torch.where(good, g, 0.0)
+        energy[part] = torch.where(good, u.detach(), math.inf)
+    return energy, gradient
+
+
+def _chunk_size(x: Tensor) -> int:
+    n_atoms = x.shape[0]
+    per_sample = ARRAYS_PER_PAIR * x.element_size() * max(1, n_atoms * (n_atoms - 1) // 2)
+    size = max(1, CHUNK_BYTES // per_sample)
+    return min(size, CPU_CHUNK) if x.device.type == "cpu" else size
+
+
+def _total(terms: Iterable[nn.Module], x: Tensor, softening: float | None) -> Tensor:
+    total = 0.0 * x.sum(dim=(0, 1))  # has a gradient even without any term
+    for term in terms:
+        total = total + term.energy(x, softening)  # type: ignore[operator]  # ModuleList forgets the class
+    return total

@@ -1,0 +1,116 @@
+"""The compiled kernels: one C++ source for every instruction set, chosen when the library is loaded.
+
+The library is built with the package where a C++ compiler is found. Without it :func:`kernels` returns None, and
+everything runs in plain torch. The environment variable ``BOLTZGEN_KERNELS`` names an instruction set (``avx512``,
+``avx2``, ``baseline``) or ``none``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import warnings
+from functools import lru_cache
+
+from boltzgen.errors import EnvironmentProblem
+
+CHOICE = "BOLTZGEN_KERNELS"
+"""Environment variable that overrides the choice of the instruction set."""
+
+
+class Table(ctypes.Structure):
+    """Rows of one kind of term, see ``program.h``."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("atoms", ctypes.c_void_p),
+        ("parameters", ctypes.c_void_p),
+        ("shared", ctypes.c_void_p),
+    )
+
+
+class Job(ctypes.Structure):
+    """One evaluation of a batch, see ``program.h``."""
+
+    _fields_ = (
+        ("n_atoms", ctypes.c_int32),
+        ("n_tables", ctypes.c_int32),
+        ("tables", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("energy", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p),
+        ("batch", ctypes.c_int64),
+        ("softening", ctypes.c_double),
+    )
+
+
+class Placement(ctypes.Structure):
+    """Internal coordinates to positions, or the adjoint of that, see ``program.h``."""
+
+    _fields_ = (
+        ("n_atoms", ctypes.c_int32),
+        ("rows", ctypes.c_void_p),
+        ("batch", ctypes.c_int64),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "bonds",
+                "angles",
+                "torsions",
+                "positions",
+                "log_volume",
+                "positions_adjoint",
+                "log_volume_adjoint",
+                "bonds_adjoint",
+                "angles_adjoint",
+                "torsions_adjoint",
+            )
+        ),
+    )
+
+
+class Kernels:
+    """The kernels of one instruction set. Calls release the interpreter lock."""
+
+    def __init__(self, library: ctypes.CDLL, handle: int) -> None:
+        self._library, self._handle = library, ctypes.c_void_p(handle)
+        self.instruction_set = library.boltzgen_instruction_set(self._handle).decode()
+
+    def run(self, function: str, job: ctypes.Structure, threads: int) -> None:
+        """Call a function of the library on a job; raise MemoryError if its workspace cannot be had."""
+        if self._library[f"boltzgen_{function}"](self._handle, ctypes.byref(job), threads):
+            raise MemoryError("not enough memory for the workspace of the compiled kernels")
+
+
+@lru_cache(maxsize=1)
+def kernels() -> Kernels | None:
+    """Return the kernels for this processor, or None (with one warning) if the package was built without them.
+
+    Raises
+    ------
+    EnvironmentProblem
+        If ``BOLTZGEN_KERNELS`` names an instruction set that this processor or this build has not.
+    """
+    choice = os.environ.get(CHOICE) or None
+    if choice == "none":
+        return None
+    spec = importlib.util.find_spec("boltzgen.native._kernels")
+    if spec is None or spec.origin is None:
+        if choice:
+            raise EnvironmentProblem(f"{CHOICE}={choice}, but boltzgen was installed without compiled kernels.")
+        warnings.warn(
+            "boltzgen was installed without its compiled kernels: energies run in plain torch, ten times slower. "
+            "Install it again where a C++ compiler is found.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    library = ctypes.CDLL(spec.origin)
+    library.boltzgen_kernels.restype = ctypes.c_void_p
+    library.boltzgen_instruction_set.restype = ctypes.c_char_p
+    handle = library.boltzgen_kernels(choice.encode() if choice else None)
+    if handle is None:
+        raise EnvironmentProblem(f"{CHOICE}={choice}, which this processor or this build has not.")
+    return Kernels(library, handle)

@@ -1,0 +1,84 @@
+// The C interface of the kernels: chooses the instruction set at run time and shares a batch among threads.
+#include <cstdlib>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+#ifdef BOLTZGEN_X86
+namespace avx512 { extern const Kernels KERNELS; }
+namespace avx2 { extern const Kernels KERNELS; }
+#endif
+namespace baseline { extern const Kernels KERNELS; }
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+constexpr int64_t GRAIN = 16;  // samples: no thread starts inside a vector of any instruction set
+
+const Kernels* find(const char* name) {
+    auto is = [name](const char* other) { return name == nullptr || std::string_view(name) == other; };
+#ifdef BOLTZGEN_X86
+    __builtin_cpu_init();
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                    __builtin_cpu_supports("avx512cd");
+    if (v4 && is("avx512")) return &avx512::KERNELS;
+    if (v3 && is("avx2")) return &avx2::KERNELS;
+#endif
+    return is("baseline") ? &baseline::KERNELS : nullptr;
+}
+
+template <class Run> int shared_among_threads(int64_t batch, int threads, int64_t bytes, Run run) {
+    const int64_t blocks = (batch + GRAIN - 1) / GRAIN;
+    if (threads > blocks) threads = int(blocks);
+    std::vector<void*> spaces(threads, nullptr);
+    bool enough = true;
+    for (void*& space : spaces) {
+        space = bytes ? std::aligned_alloc(64, (bytes + 63) / 64 * 64) : nullptr;
+        enough = enough && (space || !bytes);
+    }
+    if (enough) {
+        auto part = [&](int k) {
+            const int64_t begin = blocks * k / threads * GRAIN, end = blocks * (k + 1) / threads * GRAIN;
+            run(Share{begin, end < batch ? end : batch, spaces[k]});
+        };
+        std::vector<std::thread> helpers;
+        for (int k = 1; k < threads; ++k) helpers.emplace_back(part, k);
+        part(0);
+        for (std::thread& helper : helpers) helper.join();
+    }
+    for (void* space : spaces) std::free(space);
+    return enough ? 0 : 1;
+}
+
+}  // namespace
+
+// Kernels of an instruction set by name, or the best that this processor has; null if it has not.
+EXPORT const Kernels* boltzgen_kernels(const char* name) { return find(name); }
+
+EXPORT const char* boltzgen_instruction_set(const Kernels* kernels) { return kernels->name; }
+
+// Each returns 0, or 1 if there is not enough memory.
+EXPORT int boltzgen_energy_float32(const Kernels* kernels, const Job<float>* job, int threads) {
+    return shared_among_threads(job->batch, threads, kernels->workspace_bytes(job->n_atoms),
+                                [=](const Share& share) { kernels->energy_float32(*job, share); });
+}
+
+EXPORT int boltzgen_energy_float64(const Kernels* kernels, const Job<double>* job, int threads) {
+    return shared_among_threads(job->batch, threads, kernels->workspace_bytes(job->n_atoms),
+                                [=](const Share& share) { kernels->energy_float64(*job, share); });
+}
+
+EXPORT int boltzgen_place_float32(const Kernels* kernels, const Placement<float>* job, int threads) {
+    return shared_among_threads(job->batch, threads, kernels->placement_bytes(job->n_atoms),
+                                [=](const Share& share) { kernels->place_float32(*job, share); });
+}
+
+EXPORT int boltzgen_place_float64(const Kernels* kernels, const Placement<double>* job, int threads) {
+    return shared_among_threads(job->batch, threads, kernels->placement_bytes(job->n_atoms),
+                                [=](const Share& share) { kernels->place_float64(*job, share); });
+}
