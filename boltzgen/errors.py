@@ -51,3 +51,7 @@ class Interrupted(BoltzgenError):  # noqa: N818  # a stop that was asked for is 
     def __init__(self, message: str, exit_code: int = 75) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class SlowPathWarning(RuntimeWarning):
+    """Something works, but much more slowly than it could; the message is one line that says what to do."""

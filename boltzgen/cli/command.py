@@ -8,6 +8,7 @@ import math
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ from boltzgen.cli.errors import run_guarded
 from boltzgen.cli.options import COMMON, Flag
 from boltzgen.cli.plan import Plan
 from boltzgen.cli.progress import RichReporter, printable, write
-from boltzgen.errors import InputError
+from boltzgen.errors import InputError, SlowPathWarning
 
 if TYPE_CHECKING:
     from boltzgen.config import Config
@@ -119,6 +120,7 @@ class _Invocation:
         interval = 0.0 if options["verbose"] else 5.0
         with RichReporter(quiet=options["quiet"], color=not options["no_color"], interval=interval) as reporter:
             _warn_of_namesake(reporter)
+            _warn_of_slow_paths(reporter)
             if options["verbose"]:
                 reporter.info(dump_config(config))
             from boltzgen import workflow  # imported late: torch takes seconds, and reads the thread count
@@ -169,6 +171,18 @@ def _warn_of_namesake(reporter: RichReporter) -> None:
         f"another distribution named boltzgen ({version}) is installed beside boltzgen-sampler, and both "
         "are imported by that name. Install them in separate environments."
     )
+
+
+def _warn_of_slow_paths(reporter: RichReporter) -> None:
+    default = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, SlowPathWarning):
+            reporter.warn(str(message))
+        else:
+            default(message, category, *where)
+
+    warnings.showwarning = show
 
 
 def _jsonable(value: Any) -> Any:

@@ -105,6 +105,20 @@ template <class V> static void place(const Placement<Scalar<V>>& job, const Shar
     }
 }
 
+// Independent chains of multiply-adds: what the core can do at most. Returns their number, and a value that depends on all.
+static int64_t multiply_adds(int64_t rounds, float* result) {
+    constexpr int chains = 12;
+    Float sums[chains];
+    for (int k = 0; k < chains; ++k) sums[k] = broadcast<Float>(float(k));
+    const Float factor = broadcast<Float>(result[0]), term = broadcast<Float>(result[1]);
+    for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+        for (int k = 0; k < chains; ++k) sums[k] = sums[k] * factor + term;
+    }
+    for (int k = 0; k < chains; ++k) result[0] += sums[k][0];
+    return rounds * chains * WIDTH<Float>;
+}
+
 #define STRING(name) #name
 #define EXPANDED_STRING(name) STRING(name)
 
@@ -117,6 +131,7 @@ const Kernels KERNELS = {
     placement_bytes,
     place<Float>,
     place<Double>,
+    multiply_adds,
 };
 
 }  // namespace BOLTZGEN_ISA

@@ -82,3 +82,8 @@ EXPORT int boltzgen_place_float64(const Kernels* kernels, const Placement<double
     return shared_among_threads(job->batch, threads, kernels->placement_bytes(job->n_atoms),
                                 [=](const Share& share) { kernels->place_float64(*job, share); });
 }
+
+// For the arithmetic limit of a core: performs and counts float32 multiply-adds.
+EXPORT int64_t boltzgen_multiply_adds(const Kernels* kernels, int64_t rounds, float* result) {
+    return kernels->multiply_adds(rounds, result);
+}

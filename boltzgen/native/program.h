@@ -59,4 +59,5 @@ struct Kernels {
     int64_t (*placement_bytes)(int32_t n_atoms);
     void (*place_float32)(const Placement<float>&, const Share&);
     void (*place_float64)(const Placement<double>&, const Share&);
+    int64_t (*multiply_adds)(int64_t rounds, float* result);
 };
