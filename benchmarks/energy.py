@@ -230,9 +230,8 @@ def main() -> None:
         print(f"| {row['case']} | {row['kernels']:.2f} | {row['torch']:.1f} |")
     gpu = []
     if torch.cuda.is_available():
-        print(
-            f"\nenergies + forces a second on {torch.cuda.get_device_name()}, float32\n\n| | batch | per second |\n|---|---|---|"
-        )
+        print(f"\nenergies + forces a second on {torch.cuda.get_device_name()}, float32\n")
+        print("| | batch | per second |\n|---|---|---|")
         for case in cases[1::2]:
             for batch in (10_000, 100_000, 1_000_000):
                 rate = measure_cuda(case, batch, 3)
