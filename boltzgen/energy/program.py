@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -13,16 +14,36 @@ from numpy.polynomial.chebyshev import poly2cheb
 from torch import Tensor
 
 from boltzgen.constants import COULOMB
-from boltzgen.energy.bonded import HarmonicAngle, HarmonicBond, PeriodicTorsion
+from boltzgen.energy import mmff, mmff_expressions
+from boltzgen.energy.bonded import HarmonicAngle, HarmonicBond, PeriodicTorsion, RBTorsion
+from boltzgen.energy.cmap import CMAPTorsion, bicubic_coefficients
 from boltzgen.energy.nonbonded import NonbondedPairs
 from boltzgen.energy.solvent import PROBE_RADIUS, GeneralizedBorn
 from boltzgen.energy.terms import Term
 from boltzgen.native import Job, Kernels, Table
 
+Arrays = Mapping[str, np.ndarray]
+"""What :meth:`Term.arrays` returns."""
+
 FOURIER_ORDER = 6
 """Highest periodicity of a torsion that the kernels know."""
 
-_HARMONIC_BOND, _HARMONIC_ANGLE, _FOURIER_TORSION, _NONBONDED_PAIR, _GENERALIZED_BORN = range(5)
+
+class _Kind(IntEnum):
+    """The kinds of tables, as in ``program.h``."""
+
+    HARMONIC_BOND = 0
+    HARMONIC_ANGLE = 1
+    FOURIER_TORSION = 2
+    NONBONDED_PAIR = 3
+    GENERALIZED_BORN = 4
+    CORRECTION_MAP = 5
+    MMFF_BOND = 6
+    MMFF_ANGLE = 7
+    MMFF_LINEAR_ANGLE = 8
+    MMFF_STRETCH_BEND = 9
+    MMFF_OUT_OF_PLANE = 10
+    MMFF_PAIR = 11
 
 
 @dataclass(frozen=True)
@@ -100,39 +121,50 @@ def split_terms(n_atoms: int, terms: Iterable[Term]) -> tuple[Program | None, li
 
 
 def _rows(term: Term) -> Rows | None:
-    p = term.arrays()
-    kind = type(term)
-    if kind is HarmonicBond:
-        return Rows(_HARMONIC_BOND, p["atoms"], np.stack([p["length"], p["k"]], axis=1))
-    if kind is HarmonicAngle:
-        return Rows(_HARMONIC_ANGLE, p["atoms"], np.stack([p["angle"], p["k"]], axis=1))
-    if kind is PeriodicTorsion:
-        return _periodic_torsions(p["atoms"], p["periodicity"], p["phase"], p["k"])
-    if kind is NonbondedPairs:
-        return Rows(_NONBONDED_PAIR, p["atoms"], _pair_parameters(p))
-    return None
+    translate = _TRANSLATORS.get(type(term))
+    return translate(term.arrays()) if translate else None
 
 
-def _periodic_torsions(atoms: np.ndarray, periodicity: np.ndarray, phase: np.ndarray, k: np.ndarray) -> Rows | None:
+def _columns(kind: _Kind, *names: str, shared: Sequence[float] = ()) -> Callable[[Arrays], Rows]:
+    """Rows whose parameters are the arrays of a term, as they are."""
+    return lambda p: Rows(kind, p["atoms"], np.stack([p[name] for name in names], axis=1), np.array(shared))
+
+
+def _periodic_torsions(p: Arrays) -> Rows | None:
     """k(1 + cos(nφ − φ₀)) as a Fourier series of each quadruple; None if a periodicity is not an integer up to 6."""
+    atoms, periodicity, phase, k = p["atoms"], p["periodicity"], p["phase"], p["k"]
     order = np.rint(np.abs(periodicity)).astype(int)
     if (np.abs(periodicity) != order).any() or order.max(initial=0) > FOURIER_ORDER:
         return None
-    series = np.zeros((len(atoms), 2, FOURIER_ORDER + 1))
+    series = _no_series(len(atoms))
     rows = np.arange(len(atoms))
     series[rows, 0, order] = k * np.cos(phase)
     series[rows, 1, order] = k * np.sin(phase) * np.where(periodicity < 0, -1.0, 1.0)
+    series[:, 1, 0] = 0.0
     series[:, 0, 0] += k
     return _fourier(atoms, series)
 
 
-def _ryckaert_bellemans(atoms: np.ndarray, coefficients: np.ndarray) -> Rows:
-    """Σ c_n cosⁿ(φ − π) as a Fourier series, ``coefficients (m, 6)``."""
-    series = np.zeros((len(atoms), 2, FOURIER_ORDER + 1))
-    for row, c in enumerate(coefficients):
+def _ryckaert_bellemans(p: Arrays) -> Rows:
+    """Σ c_n cosⁿ(φ − π) as a Fourier series."""
+    series = _no_series(len(p["atoms"]))
+    for row, c in enumerate(p["coefficients"]):
         chebyshev = poly2cheb(c * (-1.0) ** np.arange(len(c)))
         series[row, 0, : len(chebyshev)] = chebyshev
-    return _fourier(atoms, series)
+    return _fourier(p["atoms"], series)
+
+
+def _mmff_torsions(p: Arrays) -> Rows:
+    """½[V₁(1 + cos φ) + V₂(1 − cos 2φ) + V₃(1 + cos 3φ)]."""
+    series = _no_series(len(p["atoms"]))
+    series[:, 0, 0] = 0.5 * (p["v1"] + p["v2"] + p["v3"])
+    series[:, 0, 1], series[:, 0, 2], series[:, 0, 3] = 0.5 * p["v1"], -0.5 * p["v2"], 0.5 * p["v3"]
+    return _fourier(p["atoms"], series)
+
+
+def _no_series(rows: int) -> np.ndarray:
+    """Zero coefficients of cos nφ and sin nφ, ``(rows, 2, 7)``."""
+    return np.zeros((rows, 2, FOURIER_ORDER + 1))
 
 
 def _fourier(atoms: np.ndarray, series: np.ndarray) -> Rows:
@@ -144,13 +176,25 @@ def _fourier(atoms: np.ndarray, series: np.ndarray) -> Rows:
     used = np.abs(total).max(axis=1) > 0.0
     highest = np.where(used, np.arange(FOURIER_ORDER + 1), 1).max(axis=1)
     parameters = np.concatenate([total[:, 0, :], total[:, 1, 1:]], axis=1)
-    return Rows(_FOURIER_TORSION, np.column_stack([unique, highest]), parameters)
+    return Rows(_Kind.FOURIER_TORSION, np.column_stack([unique, highest]), parameters)
 
 
-def _pair_parameters(p: dict[str, np.ndarray]) -> np.ndarray:
+def _pair_parameters(p: Arrays) -> np.ndarray:
     """A, B, C of A/r¹² − B/r⁶ + C/r, ``(m, 3)``."""
     s6, four_epsilon = p["sigma"] ** 6, 4.0 * p["epsilon"]
     return np.stack([four_epsilon * s6 * s6, four_epsilon * s6, COULOMB * p["charge_product"]], axis=1)
+
+
+def _correction_maps(p: Arrays) -> Rows:
+    size = p["grid"].shape[-1]
+    by_cell = np.moveaxis(bicubic_coefficients(p["grid"]), (0, 1), (-2, -1))
+    atoms = np.column_stack([p["atoms"], p["map"]])
+    return Rows(_Kind.CORRECTION_MAP, atoms, np.zeros((len(atoms), 0)), np.concatenate([[size], by_cell.reshape(-1)]))
+
+
+def _mmff_pairs(p: Arrays) -> Rows:
+    parameters = np.stack([1.0 / p["rstar"], p["epsilon"], mmff_expressions.COULOMB * p["qq"]], axis=1)
+    return Rows(_Kind.MMFF_PAIR, p["atoms"], parameters, np.array([mmff_expressions.BUFFER]))
 
 
 def _unique(term: Term) -> bool:
@@ -188,4 +232,24 @@ def _born(term: Term, pairs: Term | None) -> Rows:
         axis=1,
     )
     scalars = np.array([float(p["rescaled"][0]), p["neck_scale"][0], p["neck_cutoff"][0]])
-    return Rows(_GENERALIZED_BORN, np.zeros((0, 2)), parameters, np.concatenate([by_atom.reshape(-1), scalars]))
+    return Rows(_Kind.GENERALIZED_BORN, np.zeros((0, 2)), parameters, np.concatenate([by_atom.reshape(-1), scalars]))
+
+
+_TRANSLATORS: dict[type[Term], Callable[[Arrays], Rows | None]] = {
+    HarmonicBond: _columns(_Kind.HARMONIC_BOND, "length", "k"),
+    HarmonicAngle: _columns(_Kind.HARMONIC_ANGLE, "angle", "k"),
+    PeriodicTorsion: _periodic_torsions,
+    RBTorsion: _ryckaert_bellemans,
+    CMAPTorsion: _correction_maps,
+    NonbondedPairs: lambda p: Rows(_Kind.NONBONDED_PAIR, p["atoms"], _pair_parameters(p)),
+    mmff.MMFFBond: _columns(
+        _Kind.MMFF_BOND, "k", "r0", shared=(mmff_expressions.STRETCH_CUBIC, mmff_expressions.STRETCH_QUARTIC)
+    ),
+    mmff.MMFFAngle: _columns(_Kind.MMFF_ANGLE, "k", "theta0", shared=(mmff_expressions.BEND_CUBIC,)),
+    mmff.MMFFLinearAngle: _columns(_Kind.MMFF_LINEAR_ANGLE, "k"),
+    mmff.MMFFStretchBend: _columns(_Kind.MMFF_STRETCH_BEND, "k1", "k2", "r1", "r2", "theta0"),
+    mmff.MMFFOutOfPlane: _columns(_Kind.MMFF_OUT_OF_PLANE, "k"),
+    mmff.MMFFTorsion: _mmff_torsions,
+    mmff.MMFFNonbonded: _mmff_pairs,
+}
+"""How each term becomes a table; None if its parameters are out of what the kernels know."""

@@ -20,6 +20,10 @@ CHOICE = "BOLTZGEN_KERNELS"
 """Environment variable that overrides the choice of the instruction set."""
 
 
+INTERFACE = 2
+"""Number of the interface in ``program.h`` that the structures below describe."""
+
+
 class Table(ctypes.Structure):
     """Rows of one kind of term, see ``program.h``."""
 
@@ -109,21 +113,41 @@ def kernels() -> Kernels | None:
     choice = os.environ.get(CHOICE) or None
     if choice == "none":
         return None
-    spec = importlib.util.find_spec("boltzgen.native._kernels")
-    if spec is None or spec.origin is None:
-        if choice:
-            raise EnvironmentProblem(f"{CHOICE}={choice}, but boltzgen was installed without compiled kernels.")
+    found = load(choice)
+    if found is None and choice:
+        raise EnvironmentProblem(f"{CHOICE}={choice}, which this processor or this build of boltzgen has not.")
+    if found is None:
         warnings.warn(
-            "boltzgen was installed without its compiled kernels: energies run in plain torch, ten times slower. "
+            "boltzgen was installed without its compiled kernels: energies run in plain torch, many times slower. "
             "Install it again where a C++ compiler is found.",
             SlowPathWarning,
             stacklevel=2,
         )
+    return found
+
+
+def instruction_set() -> str:
+    """Name of the instruction set that energies are computed with, for the record; ``none`` for plain torch."""
+    choice = os.environ.get(CHOICE) or None
+    found = None if choice == "none" else load(choice)
+    return found.instruction_set if found else "none"
+
+
+def load(instruction_set: str | None = None) -> Kernels | None:
+    """Load the kernels of an instruction set, by default the best of this processor; None if there are none.
+
+    Raises
+    ------
+    EnvironmentProblem
+        If the library was built from another version of the package.
+    """
+    spec = importlib.util.find_spec("boltzgen.native._kernels")
+    if spec is None or spec.origin is None:
         return None
     library = ctypes.CDLL(spec.origin)
+    if library.boltzgen_interface() != INTERFACE:
+        raise EnvironmentProblem("the compiled kernels are of another version of boltzgen. Install it again.")
     library.boltzgen_kernels.restype = ctypes.c_void_p
     library.boltzgen_instruction_set.restype = ctypes.c_char_p
-    handle = library.boltzgen_kernels(choice.encode() if choice else None)
-    if handle is None:
-        raise EnvironmentProblem(f"{CHOICE}={choice}, which this processor or this build has not.")
-    return Kernels(library, handle)
+    handle = library.boltzgen_kernels(instruction_set.encode() if instruction_set else None)
+    return None if handle is None else Kernels(library, handle)

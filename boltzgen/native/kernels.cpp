@@ -1,6 +1,8 @@
 // All kernels for one instruction set; compiled once for each with -DBOLTZGEN_ISA=name and matching flags.
 #include "born.h"
+#include "cmap.h"
 #include "coordinates.h"
+#include "mmff.h"
 
 namespace BOLTZGEN_ISA {
 
@@ -19,6 +21,14 @@ static void evaluate_tables(const Job<Scalar<V>>& job, Block<V>& block, V* works
             case FOURIER_TORSION: fourier_torsions(table, block); break;
             case NONBONDED_PAIR: nonbonded_pairs<V, SOFT>(table, block); break;
             case GENERALIZED_BORN: generalized_born<V, SOFT, GRADIENT>(table, job.n_atoms, block, workspace); break;
+            case CORRECTION_MAP: correction_maps(table, block); break;
+            case MMFF_BOND: mmff_bonds(table, block); break;
+            case MMFF_ANGLE: mmff_angles(table, block); break;
+            case MMFF_LINEAR_ANGLE: mmff_linear_angles(table, block); break;
+            case MMFF_STRETCH_BEND: mmff_stretch_bends(table, block); break;
+            case MMFF_OUT_OF_PLANE: mmff_out_of_planes(table, block); break;
+            case MMFF_PAIR: mmff_pairs<V, SOFT>(table, block); break;
+            default: block.energy = broadcast<V>(Scalar<V>(__builtin_nan("")));  // never a sum with a term left out
         }
     }
 }

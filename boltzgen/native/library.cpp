@@ -57,6 +57,8 @@ template <class Run> int shared_among_threads(int64_t batch, int threads, int64_
 
 }  // namespace
 
+EXPORT int boltzgen_interface() { return INTERFACE; }
+
 // Kernels of an instruction set by name, or the best that this processor has; null if it has not.
 EXPORT const Kernels* boltzgen_kernels(const char* name) { return find(name); }
 

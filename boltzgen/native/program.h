@@ -1,8 +1,11 @@
 // What a potential is to the kernels: tables of rows, one table per kind of term. Plain data, the same for every
-// instruction set; built in Python (boltzgen/native/program.py), which also says what the parameters of each kind are.
+// instruction set; built in Python (boltzgen/energy/program.py), which also says what the parameters of each kind are.
 #pragma once
 
 #include <cstdint>
+
+// Raised with every change of this file, so that Python never calls a library that was built from another one.
+constexpr int INTERFACE = 2;
 
 enum Kind : int32_t {
     HARMONIC_BOND = 0,
@@ -10,6 +13,13 @@ enum Kind : int32_t {
     FOURIER_TORSION = 2,
     NONBONDED_PAIR = 3,
     GENERALIZED_BORN = 4,
+    CORRECTION_MAP = 5,
+    MMFF_BOND = 6,
+    MMFF_ANGLE = 7,
+    MMFF_LINEAR_ANGLE = 8,
+    MMFF_STRETCH_BEND = 9,
+    MMFF_OUT_OF_PLANE = 10,
+    MMFF_PAIR = 11,
 };
 
 template <class S> struct Table {
@@ -17,7 +27,7 @@ template <class S> struct Table {
     int32_t rows;
     const int32_t* atoms;
     const S* parameters;  // by row
-    const S* shared;      // generalised Born: by atom, then scalars
+    const S* shared;      // numbers that belong to no row
 };
 
 // One call: energies and, unless null, gradients of a batch whose positions lie as (atoms, 3, batch).

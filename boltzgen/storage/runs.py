@@ -32,6 +32,7 @@ import h5py
 from boltzgen import __version__
 from boltzgen.constants import COULOMB, GAS_CONSTANT, thermal_energy
 from boltzgen.errors import ConflictError, InputError, StorageError
+from boltzgen.native import instruction_set
 from boltzgen.storage.atomic import open_hdf5, sha256_of
 from boltzgen.storage.tree import get_tree, put_tree
 
@@ -312,8 +313,8 @@ def _locked(path: Path) -> TextIO:
 
 
 def _library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that are installed, without importing them."""
-    versions = {"python": platform.python_version()}
+    """Versions of Python and of the libraries that are installed, without importing them, and the compiled kernels."""
+    versions = {"python": platform.python_version(), "kernels": instruction_set()}
     for name in LIBRARIES.split():
         try:
             versions[name] = version(name)

@@ -64,7 +64,7 @@ def test_provenance_survives(child: Path, parent: Path) -> None:
     assert provenance.kT == GAS_CONSTANT * 300.0
     assert (provenance.stage, provenance.device, provenance.dtype) == ("train", "cpu", "float32")
     assert provenance.command_line == "boltzgen train mol.run --seed 3"
-    assert {"python", "numpy", "h5py", "torch"} <= provenance.libraries.keys()
+    assert {"python", "numpy", "h5py", "torch", "kernels"} <= provenance.libraries.keys()
     assert provenance.created_utc.endswith("+00:00")
 
 
