@@ -10,7 +10,7 @@ namespace BOLTZGEN_ISA {
 template <class V> struct Block {
     const V* x;
     V* g;
-    V energy;
+    Sum<V> energy;
     Scalar<V> softening;
 };
 

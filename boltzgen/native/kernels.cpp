@@ -28,7 +28,7 @@ static void evaluate_tables(const Job<Scalar<V>>& job, Block<V>& block, V* works
             case MMFF_STRETCH_BEND: mmff_stretch_bends(table, block); break;
             case MMFF_OUT_OF_PLANE: mmff_out_of_planes(table, block); break;
             case MMFF_PAIR: mmff_pairs<V, SOFT>(table, block); break;
-            default: block.energy = broadcast<V>(Scalar<V>(__builtin_nan("")));  // never a sum with a term left out
+            default: block.energy += broadcast<V>(Scalar<V>(__builtin_nan("")));  // never a sum with a term left out
         }
     }
 }
@@ -55,7 +55,7 @@ template <class V> static void write_row(V value, int count, Scalar<V>* to) {
 
 // Samples that cannot be computed have energy +inf and gradient zero.
 template <class V> static Mask<V> failures(const Block<V>& block, int rows) {
-    V probe = Scalar<V>(0) * block.energy;
+    V probe = Scalar<V>(0) * block.energy.value;
     for (int row = 0; row < rows; ++row) probe += Scalar<V>(0) * block.g[row];
     return probe != Scalar<V>(0);  // NaN, as 0 · inf is
 }
@@ -71,14 +71,14 @@ template <class V> static void evaluate(const Job<Scalar<V>>& job, const Share& 
         const int count = share.end - begin < WIDTH<V> ? int(share.end - begin) : WIDTH<V>;
         read_block<V>(job.positions + begin, rows, job.batch, count, x);
         for (int row = 0; row < rows; ++row) g[row] = V{};
-        Block<V> block{x, g, V{}, soft ? S(job.softening) : S(0)};
+        Block<V> block{x, g, {V{}, V{}}, soft ? S(job.softening) : S(0)};
         if (job.gradient) {
             soft ? evaluate_tables<V, true, true>(job, block, workspace) : evaluate_tables<V, false, true>(job, block, workspace);
         } else {
             soft ? evaluate_tables<V, true, false>(job, block, workspace) : evaluate_tables<V, false, false>(job, block, workspace);
         }
         const Mask<V> failed = failures(block, rows);
-        write_row<V>(select<V>(failed, broadcast<V>(S(__builtin_inf())), block.energy), count, job.energy + begin);
+        write_row<V>(select<V>(failed, broadcast<V>(S(__builtin_inf())), block.energy.value), count, job.energy + begin);
         if (!job.gradient) continue;
         for (int row = 0; row < rows; ++row)
             write_row<V>(select<V>(failed, V{}, g[row]), count, job.gradient + row * job.batch + begin);

@@ -131,11 +131,9 @@ template <class V> INLINE void mmff_out_of_planes(const Table<Scalar<V>>& table,
 template <class V, bool SOFT> INLINE void mmff_pairs(const Table<Scalar<V>>& table, Block<V>& block) {
     typedef Scalar<V> S;
     const S buffer = table.shared[0];
-    for (int row = 0; row < table.rows; ++row) {
-        const int32_t* atoms = table.atoms + 2 * row;
+    over_pairs(table, block, [&](int row, V square) __attribute__((always_inline)) {
         const S* p = table.parameters + 3 * row;
-        Vector3<V> d = atom(block.x, atoms[0]) - atom(block.x, atoms[1]);
-        V r2 = above_floor(dot(d, d)), inverse_r = rsqrt(r2), r = r2 * inverse_r;
+        V r2 = above_floor(square), inverse_r = rsqrt(r2), r = r2 * inverse_r;
         V rho = p[0] * r, rho2 = rho * rho, rho6 = rho2 * rho2 * rho2;
         V shifted = rho + S(0.07), denominator = rho6 * rho + S(0.12), distance = r + buffer;
         V inverse_shifted = reciprocal(shifted), inverse = reciprocal(denominator), inverse_distance = reciprocal(distance);
@@ -145,10 +143,8 @@ template <class V, bool SOFT> INLINE void mmff_pairs(const Table<Scalar<V>>& tab
         Pair<V> pair{repulsion * well + coulomb, (slope - coulomb * inverse_distance) * inverse_r};
         if (SOFT) soften(pair, block.softening);
         block.energy += pair.energy;
-        Vector3<V> force = pair.slope * d;
-        add_to_atom(block.g, atoms[0], force);
-        add_to_atom(block.g, atoms[1], -force);
-    }
+        return pair.slope;
+    });
 }
 
 }  // namespace BOLTZGEN_ISA

@@ -37,23 +37,31 @@ template <class V> INLINE Mask<V> floor_r2(V& r2) {
     return below;
 }
 
+// Calls slope(row, r²), which is dE/dr divided by r, for every listed pair, and adds the forces. Rows of the same first atom
+// that follow each other keep it in registers.
+template <class V, class F> INLINE void over_pairs(const Table<Scalar<V>>& table, Block<V>& block, F slope) {
+    for (int row = 0; row < table.rows;) {
+        const int32_t first = table.atoms[2 * row];
+        Vector3<V> x = atom(block.x, first), total = {V{}, V{}, V{}};
+        for (; row < table.rows && table.atoms[2 * row] == first; ++row) {
+            const int32_t second = table.atoms[2 * row + 1];
+            Vector3<V> d = x - atom(block.x, second), force = slope(row, dot(d, d)) * d;
+            total = total + force;
+            add_to_atom(block.g, second, -force);
+        }
+        add_to_atom(block.g, first, total);
+    }
+}
+
 template <class V, bool SOFT> INLINE void nonbonded_pairs(const Table<Scalar<V>>& table, Block<V>& block) {
-    for (int row = 0; row < table.rows; ++row) {
-        const int32_t* atoms = table.atoms + 2 * row;
-        Vector3<V> d = atom(block.x, atoms[0]) - atom(block.x, atoms[1]);
-        V r2 = dot(d, d);
+    over_pairs(table, block, [&](int row, V r2) __attribute__((always_inline)) {
         Mask<V> below{};
         if (SOFT) below = floor_r2(r2);
         Pair<V> pair = nonbonded_pair(rsqrt(r2), table.parameters + 3 * row);
-        if (SOFT) {
-            soften(pair, block.softening);
-            pair.slope = select<V>(below, V{}, pair.slope);
-        }
+        if (SOFT) soften(pair, block.softening);
         block.energy += pair.energy;
-        Vector3<V> force = pair.slope * d;
-        add_to_atom(block.g, atoms[0], force);
-        add_to_atom(block.g, atoms[1], -force);
-    }
+        return SOFT ? select<V>(below, V{}, pair.slope) : pair.slope;
+    });
 }
 
 }  // namespace BOLTZGEN_ISA

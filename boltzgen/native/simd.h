@@ -15,6 +15,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace BOLTZGEN_ISA {
 
@@ -135,6 +136,17 @@ INLINE Float rsqrt(Float x) { return 1.0f / sqrt(x); }
 #endif
 INLINE Double reciprocal(Double x) { return 1.0 / x; }
 INLINE Double rsqrt(Double x) { return 1.0 / sqrt(x); }
+
+// A sum whose rounding errors are carried along (Kahan): energies of 1e4 kJ/mol come from terms that cancel.
+template <class V> struct Sum {
+    V value, excess;
+
+    INLINE_MEMBER void operator+=(V term) {
+        V corrected = term - excess, total = value + corrected;
+        excess = (total - value) - corrected;
+        value = total;
+    }
+};
 
 template <class V> struct Vector3 {
     V x, y, z;

@@ -90,35 +90,33 @@ template <class V> INLINE void sincos(V x, V& sine, V& cosine) {
     cosine = select<V>(((quadrant + 1) & 2) != 0, -b, b);
 }
 
-INLINE Float atan_positive(Float x) {
-    Mask<Float> large = x > 2.414213562373095f, middle = x > 0.4142135623730950f;
-    Float y = select<Float>(large, broadcast<Float>(1.5707963267948966f),
-                            select<Float>(middle, broadcast<Float>(0.7853981633974483f), Float{}));
-    Float t = select<Float>(large, -1.0f / x, select<Float>(middle, (x - 1.0f) / (x + 1.0f), x));
-    Float z = t * t;
-    return y + (t + t * z * polynomial(z, Coefficients<Float>::atan));
+// For |x| up to tan(π/8).
+INLINE Float atan_small(Float x) {
+    Float z = x * x;
+    return x + x * z * polynomial(z, Coefficients<Float>::atan);
 }
 
-INLINE Double atan_positive(Double x) {
+INLINE Double atan_small(Double x) {
     static constexpr double p[] = {-8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
                                    -1.228866684490136173410e2, -6.485021904942025371773e1};
     static constexpr double q[] = {1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
                                    4.853903996359136964868e2, 1.945506571482613964425e2};
-    Mask<Double> large = x > 2.41421356237309504880, middle = x > 0.66;
-    Double y = select<Double>(large, broadcast<Double>(1.57079632679489661923),
-                              select<Double>(middle, broadcast<Double>(0.78539816339744830962), Double{}));
-    Double t = select<Double>(large, -1.0 / x, select<Double>(middle, (x - 1.0) / (x + 1.0), x));
-    Double low = select<Double>(large, broadcast<Double>(6.123233995736765886130e-17),
-                                select<Double>(middle, broadcast<Double>(3.061616997868382943065e-17), Double{}));
-    Double z = t * t;
-    return y + (t + (t * z * (polynomial(z, p) / polynomial(z, q)) + low));
+    Double z = x * x;
+    return x + x * z * (polynomial(z, p) / polynomial(z, q));
 }
 
-// Angle in [0, π] of a vector with y ≥ 0; 0 for y = 0 and x ≥ 0.
+// Angle in [0, π] of a vector with y ≥ 0; 0 for the zero vector. One division, by the larger side or by the sum of both.
 template <class V> INLINE V atan2_upper(V y, V x) {
-    V angle = atan_positive(y / absolute(x));
-    angle = select<V>(y == Scalar<V>(0), V{}, angle);
-    return select<V>(x < Scalar<V>(0), Scalar<V>(3.14159265358979323846) - angle, angle);
+    typedef Scalar<V> S;
+    V width = absolute(x);
+    Mask<V> steep = y > width;
+    V large = select<V>(steep, y, width), small = select<V>(steep, width, y);
+    Mask<V> middle = small > S(0.41421356237309504880) * large;
+    V angle = atan_small(select<V>(middle, small - large, small) / select<V>(middle, small + large, large));
+    angle = select<V>(middle, angle + S(0.78539816339744830962), angle);
+    angle = select<V>(large == S(0), V{}, angle);
+    angle = select<V>(steep, S(1.57079632679489661923) - angle, angle);
+    return select<V>(x < S(0), S(3.14159265358979323846) - angle, angle);
 }
 
 template <class V> INLINE V tanh(V x) {
