@@ -13,6 +13,7 @@ from boltzgen.errors import InputError, UnsupportedError
 
 FORCE_FIELDS = {
     "ff14SB": "amber14/protein.ff14SB.xml",
+    "ff19SB": "amber19/protein.ff19SB.xml",
     "ff96": "amber96.xml",
     "ff99SB": "amber99sb.xml",
     "ff99SB-ILDN": "amber99sbildn.xml",

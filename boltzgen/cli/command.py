@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -176,11 +176,18 @@ def _warn_of_namesake(reporter: RichReporter) -> None:
 def _warn_of_slow_paths(reporter: RichReporter) -> None:
     default = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, SlowPathWarning):
             reporter.warn(str(message))
         else:
-            default(message, category, *where)
+            default(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
 

@@ -9,6 +9,15 @@ from torch import Tensor
 from boltzgen.energy.terms import PairTerm, Term, apply_incidence
 
 
+def torsion_angles(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
+    """IUPAC torsions φ = atan2(|b₂| b₁·(b₂×b₃), (b₁×b₂)·(b₂×b₃)) of consecutive bonds ``(m, 3, batch)``.
+
+    In radians, −π to π, shape ``(m, batch)``. Singular where two consecutive bonds are collinear.
+    """
+    n1, n2 = torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1)
+    return torch.atan2((b1 * n2).sum(1) * b2.square().sum(1).sqrt(), (n1 * n2).sum(1))
+
+
 class HarmonicBond(PairTerm):
     """Harmonic bonds, E = Σ ½ k (r − r₀)².
 
@@ -75,8 +84,35 @@ class PeriodicTorsion(Term):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
+        phi = torsion_angles(*apply_incidence(self.vectors, x).chunk(3)).index_select(0, self.quadruple)
+        return (self.k[:, None] * (1.0 + torch.cos(self.periodicity[:, None] * phi - self.phase[:, None]))).sum(0)
+
+
+class RBTorsion(Term):
+    """Ryckaert-Bellemans torsions, E = Σ Σₖ Cₖ cosᵏψ with ψ = φ − π: the polymer convention, ψ = 0 is trans.
+
+    Parameters: ``atoms (m, 4)``, ``coefficients (m, 6)`` in kJ/mol. cos ψ = −(b₁×b₂)·(b₂×b₃)/(|b₁×b₂||b₂×b₃|) needs no
+    angle, so that the gradient is regular at φ = 0 and π. Singular where three atoms are collinear.
+
+    Source: Ryckaert, Bellemans, Chem. Phys. Lett. 30, 123 (1975).
+    """
+
+    atoms: Tensor
+    coefficients: Tensor
+    vectors: Tensor
+
+    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
+        super().__init__(n_atoms, dtype, **parameters)
+        i, j, k, m = parameters["atoms"].T
+        chain = self.difference(np.concatenate([i, j, k]), np.concatenate([j, k, m]), dtype)
+        self.register_buffer("vectors", chain)
+
+    def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
+        """Energy in kJ/mol, see :meth:`Term.energy`."""
         b1, b2, b3 = apply_incidence(self.vectors, x).chunk(3)
         n1, n2 = torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1)
-        sine = (b1 * n2).sum(1) * b2.square().sum(1).sqrt()
-        phi = torch.atan2(sine, (n1 * n2).sum(1)).index_select(0, self.quadruple)
-        return (self.k[:, None] * (1.0 + torch.cos(self.periodicity[:, None] * phi - self.phase[:, None]))).sum(0)
+        cosine = -(n1 * n2).sum(1) * (n1.square().sum(1) * n2.square().sum(1)).rsqrt()
+        energy = torch.zeros_like(cosine)
+        for coefficient in self.coefficients.flip(1).unbind(1):
+            energy = energy * cosine + coefficient[:, None]
+        return energy.sum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,3 +40,48 @@ class NonbondedPairs(PairTerm):
         s6 = (self.sigma[:, None] * inverse_r).pow(6)
         pair = 4.0 * self.epsilon[:, None] * (s6 * s6 - s6) + COULOMB * self.charge_product[:, None] * inverse_r
         return (pair if softening is None else soften(pair, softening)).sum(0)
+
+
+class ReactionField(PairTerm):
+    """Lennard-Jones and Coulomb of listed pairs within a cutoff, in a medium of dielectric constant ε_rf beyond it.
+
+        E = Σ_{r < r_c} S(r) 4ε[(σ/r)¹² − (σ/r)⁶] + q²/(4πε₀) (1/r + k r² − c),
+        k = (ε_rf − 1)/(2ε_rf + 1)/r_c³,  c = 3ε_rf/(2ε_rf + 1)/r_c
+
+    S = 1 − 10t³ + 15t⁴ − 6t⁵, t = (r − r_s)/(r_c − r_s), falls from 1 at the switching distance r_s to 0 at r_c;
+    without switching (r_s = r_c) the Lennard-Jones energy jumps at the cutoff, as the model has it.
+
+    Parameters: those of :class:`NonbondedPairs` for the pairs without an exception (1-4 pairs have no cutoff and belong
+    there), ``cutoff (1,)`` and ``switching (1,)`` in nm, ``dielectric (1,)``. Softened like :class:`NonbondedPairs`.
+
+    Source: Tironi, Sperb, Smith, van Gunsteren, J. Chem. Phys. 102, 5451 (1995); OpenMM User Guide, section 19.6.
+    """
+
+    charge_product: Tensor
+    sigma: Tensor
+    epsilon: Tensor
+    cutoff: Tensor
+    switching: Tensor
+    dielectric: Tensor
+
+    def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
+        super().__init__(n_atoms, dtype, **parameters)
+        self._switched = bool(parameters["switching"][0] < parameters["cutoff"][0])
+
+    def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
+        """Energy in kJ/mol, see :meth:`Term.energy`."""
+        r2 = self.squared_distances(x)
+        if softening is not None:
+            r2 = r2.clamp(min=MINIMUM_DISTANCE**2)
+        inverse_r = r2.rsqrt()
+        s6 = (self.sigma[:, None] * inverse_r).pow(6)
+        lennard_jones = 4.0 * self.epsilon[:, None] * (s6 * s6 - s6)
+        if self._switched:
+            t = ((r2.sqrt() - self.switching) / (self.cutoff - self.switching)).clamp(0.0, 1.0)
+            lennard_jones = lennard_jones * (1.0 - t.pow(3) * (10.0 - t * (15.0 - 6.0 * t)))
+        medium = (2.0 * self.dielectric + 1.0) * self.cutoff
+        reaction = ((self.dielectric - 1.0) * r2 / self.cutoff.square() - 3.0 * self.dielectric) / medium
+        pair = lennard_jones + COULOMB * self.charge_product[:, None] * (inverse_r + reaction)
+        if softening is not None:
+            pair = soften(pair, softening)
+        return torch.where(r2 > self.cutoff.square(), 0.0, pair).sum(0)  # NaN is not beyond the cutoff

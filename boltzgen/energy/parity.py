@@ -10,6 +10,7 @@ import openmm
 import torch
 from openmm import unit
 
+from boltzgen.energy.openmm import OpenMMEnergy
 from boltzgen.energy.potential import PotentialEnergy
 
 
@@ -24,14 +25,16 @@ class Parity:
     """max |ΔF| in kJ/mol/nm, float64."""
     energy_float32: float
     """max |ΔU| in kJ/mol of the float32 evaluation used in training."""
-
-    TOLERANCE: ClassVar[float] = 1e-4
+    tolerance: float = 1e-4
     """kJ/mol, and tenfold in kJ/mol/nm; a missing or mistaken term is far above, rounding far below."""
+
+    SINGLE_PRECISION: ClassVar[float] = 1e-2
+    """The tolerance where OpenMM itself computes in single precision: 3e-4 kJ/mol was measured for 132 atoms."""
 
     @property
     def agrees(self) -> bool:
         """Whether both are the same function; NaN does not agree."""
-        return self.energy < self.TOLERANCE and self.force < 10.0 * self.TOLERANCE
+        return self.energy < self.tolerance and self.force < 10.0 * self.tolerance
 
 
 def openmm_energies(system: openmm.System, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,9 +68,11 @@ def check_parity(
     energy, force = potential.energy_and_forces(torch.as_tensor(frames, dtype=torch.float64))
     single = PotentialEnergy.from_tree(potential.to_tree(), torch.float32)
     energy32 = single(torch.as_tensor(frames, dtype=torch.float32)).double()
+    rounded = any(isinstance(term, OpenMMEnergy) and not term.is_double for term in potential.terms)
     return Parity(
         n_frames=n_frames,
         energy=float(np.abs(energy.numpy() - reference_energy).max()),
         force=float(np.abs(force.numpy() - reference_force).max()),
         energy_float32=float(np.abs(energy32.numpy() - reference_energy).max()),
+        tolerance=Parity.SINGLE_PRECISION if rounded else Parity.tolerance,
     )

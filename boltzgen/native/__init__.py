@@ -118,7 +118,7 @@ def kernels() -> Kernels | None:
         raise EnvironmentProblem(f"{CHOICE}={choice}, which this processor or this build of boltzgen has not.")
     if found is None:
         warnings.warn(
-            "boltzgen was installed without its compiled kernels: energies run in plain torch, many times slower. "
+            "the compiled kernels of boltzgen are missing: energies run in plain torch, many times slower. "
             "Install it again where a C++ compiler is found.",
             SlowPathWarning,
             stacklevel=2,
@@ -144,7 +144,10 @@ def load(instruction_set: str | None = None) -> Kernels | None:
     spec = importlib.util.find_spec("boltzgen.native._kernels")
     if spec is None or spec.origin is None:
         return None
-    library = ctypes.CDLL(spec.origin)
+    try:
+        library = ctypes.CDLL(spec.origin)
+    except OSError:  # gone, or built for another system
+        return None
     if library.boltzgen_interface() != INTERFACE:
         raise EnvironmentProblem("the compiled kernels are of another version of boltzgen. Install it again.")
     library.boltzgen_kernels.restype = ctypes.c_void_p

@@ -152,7 +152,7 @@ def test_missing_file_folder_and_no_input_are_bad_usage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("force_field", "solvent", "nearest"),
-    [("ff14", "obc2", "ff14SB"), ("ff14SB", "obc", "obc1"), ("ff19SB", "obc2", "ff99SB")],
+    [("ff14", "obc2", "ff14SB"), ("ff14SB", "obc", "obc1"), ("ff99SB-NMR", "obc2", "ff99SB-ILDN")],
 )
 def test_unknown_names_get_the_nearest_known(force_field: str, solvent: str, nearest: str) -> None:
     with pytest.raises(BoltzgenError) as caught:
