@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boltzgen.energy.terms import PairTerm, Term, apply_incidence
+from boltzgen.energy.terms import Differences, PairTerm, Term
 
 
 def torsion_angles(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
@@ -43,17 +43,15 @@ class HarmonicAngle(Term):
     atoms: Tensor
     angle: Tensor
     k: Tensor
-    vectors: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         i, j, k = parameters["atoms"].T
-        ends = self.difference(np.concatenate([j, j]), np.concatenate([i, k]), dtype)
-        self.register_buffer("vectors", ends)
+        self.vectors = Differences(np.concatenate([j, j]), np.concatenate([i, k]))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        a, b = apply_incidence(self.vectors, x).chunk(2)
+        a, b = self.vectors(x).chunk(2)
         dot = (a * b).sum(1)
         cross = (a.square().sum(1) * b.square().sum(1) - dot.square()).clamp(min=1e-24).sqrt()
         theta = torch.atan2(cross, dot)
@@ -71,20 +69,18 @@ class PeriodicTorsion(Term):
     periodicity: Tensor
     phase: Tensor
     k: Tensor
-    vectors: Tensor
     quadruple: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         unique, quadruple = np.unique(parameters["atoms"], axis=0, return_inverse=True)
         i, j, k, m = unique.T
-        chain = self.difference(np.concatenate([i, j, k]), np.concatenate([j, k, m]), dtype)
-        self.register_buffer("vectors", chain)
+        self.vectors = Differences(np.concatenate([i, j, k]), np.concatenate([j, k, m]))
         self.register_buffer("quadruple", torch.as_tensor(quadruple.reshape(-1)))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        phi = torsion_angles(*apply_incidence(self.vectors, x).chunk(3)).index_select(0, self.quadruple)
+        phi = torsion_angles(*self.vectors(x).chunk(3)).index_select(0, self.quadruple)
         return (self.k[:, None] * (1.0 + torch.cos(self.periodicity[:, None] * phi - self.phase[:, None]))).sum(0)
 
 
@@ -99,17 +95,15 @@ class RBTorsion(Term):
 
     atoms: Tensor
     coefficients: Tensor
-    vectors: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         i, j, k, m = parameters["atoms"].T
-        chain = self.difference(np.concatenate([i, j, k]), np.concatenate([j, k, m]), dtype)
-        self.register_buffer("vectors", chain)
+        self.vectors = Differences(np.concatenate([i, j, k]), np.concatenate([j, k, m]))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        b1, b2, b3 = apply_incidence(self.vectors, x).chunk(3)
+        b1, b2, b3 = self.vectors(x).chunk(3)
         n1, n2 = torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1)
         cosine = -(n1 * n2).sum(1) * (n1.square().sum(1) * n2.square().sum(1)).rsqrt()
         energy = torch.zeros_like(cosine)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.energy.bonded import torsion_angles
-from boltzgen.energy.terms import Term, apply_incidence
+from boltzgen.energy.terms import Differences, Term
 
 
 class CMAPTorsion(Term):
@@ -27,21 +27,19 @@ class CMAPTorsion(Term):
     atoms: Tensor
     map: Tensor
     grid: Tensor
-    vectors: Tensor
     coefficients: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         i, j, k, m = np.concatenate([parameters["atoms"][:, :4], parameters["atoms"][:, 4:]]).T
-        chain = self.difference(np.concatenate([i, j, k]), np.concatenate([j, k, m]), dtype)
+        self.vectors = Differences(np.concatenate([i, j, k]), np.concatenate([j, k, m]))
         cells = bicubic_coefficients(parameters["grid"])
-        self.register_buffer("vectors", chain)
         self.register_buffer("coefficients", torch.as_tensor(cells.reshape(4, 4, -1)).to(dtype))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
         size = self.grid.shape[1]
-        angles = torsion_angles(*apply_incidence(self.vectors, x).chunk(3))
+        angles = torsion_angles(*self.vectors(x).chunk(3))
         turns = torch.remainder(angles * (size / (2.0 * math.pi)), size)
         cell = turns.detach().to(torch.int64).clamp(0, size - 1)  # clamped for NaN, which has no cell
         t, u = (turns - cell).chunk(2)

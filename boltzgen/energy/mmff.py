@@ -13,7 +13,7 @@ from torch import Tensor
 
 from boltzgen.energy.mmff_expressions import BEND_CUBIC, BUFFER, COULOMB, STRETCH_CUBIC, STRETCH_QUARTIC
 from boltzgen.energy.nonbonded import soften
-from boltzgen.energy.terms import PairTerm, Term, apply_incidence
+from boltzgen.energy.terms import Differences, PairTerm, Term
 
 FLOOR = 1e-24
 """Floor under every root: r² in nm², |a×b|² in nm⁴, and nm⁶ in Wilson angles. Below it the gradient of the root is
@@ -40,16 +40,15 @@ class _CentredTriple(Term):
     """What terms of i–j–k share: the vectors from the middle atom j to i and to k."""
 
     atoms: Tensor
-    vectors: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         i, j, k = parameters["atoms"].T
-        self.register_buffer("vectors", self.difference(np.concatenate([j, j]), np.concatenate([i, k]), dtype))
+        self.vectors = Differences(np.concatenate([j, j]), np.concatenate([i, k]))
 
     def arms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors in nm, ``(m, 3, batch)`` each, from the middle atom to the first and to the last."""
-        a, b = apply_incidence(self.vectors, x).chunk(2)
+        a, b = self.vectors(x).chunk(2)
         return a, b
 
 
@@ -118,16 +117,15 @@ class MMFFOutOfPlane(Term):
 
     atoms: Tensor
     k: Tensor
-    vectors: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         centre, *neighbours = parameters["atoms"].T
-        self.register_buffer("vectors", self.difference(np.tile(centre, 3), np.concatenate(neighbours), dtype))
+        self.vectors = Differences(np.tile(centre, 3), np.concatenate(neighbours))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        a, b, c = apply_incidence(self.vectors, x).chunk(3)
+        a, b, c = self.vectors(x).chunk(3)
         b_c = torch.linalg.cross(b, c, dim=1)
         triple = (a * b_c).sum(1)
         normals = b_c, torch.linalg.cross(c, a, dim=1), torch.linalg.cross(a, b, dim=1)
@@ -151,17 +149,15 @@ class MMFFTorsion(Term):
     v1: Tensor
     v2: Tensor
     v3: Tensor
-    vectors: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         i, j, k, m = parameters["atoms"].T
-        chain = self.difference(np.concatenate([i, j, k]), np.concatenate([j, k, m]), dtype)
-        self.register_buffer("vectors", chain)
+        self.vectors = Differences(np.concatenate([i, j, k]), np.concatenate([j, k, m]))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        b1, b2, b3 = apply_incidence(self.vectors, x).chunk(3)
+        b1, b2, b3 = self.vectors(x).chunk(3)
         c = _cosine(torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1))
         v1, v2, v3 = self.v1[:, None], self.v2[:, None], self.v3[:, None]
         return (0.5 * (v1 * (1.0 + c) + v3 * (1.0 + c * (4.0 * c.square() - 3.0))) + v2 * (1.0 - c.square())).sum(0)

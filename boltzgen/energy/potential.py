@@ -14,8 +14,8 @@ from boltzgen.energy.program import split_terms
 from boltzgen.energy.terms import Term
 from boltzgen.native import kernels
 
-CPU_CHUNK = 1024
-"""Samples that plain torch evaluates at a time on a CPU: intermediate arrays stay in the cache."""
+CPU_CHUNK = 2**19
+"""Numbers in an array over pairs that plain torch works on at a time on a CPU: arrays stay in the cache."""
 
 CHUNK_BYTES = 2**31
 """Bound on the intermediate arrays of plain torch, bytes: a batch of any size fits."""
@@ -150,10 +150,10 @@ def _by_torch(
 
 
 def _chunk_size(x: Tensor) -> int:
-    n_atoms = x.shape[0]
-    per_sample = ARRAYS_PER_PAIR * x.element_size() * max(1, n_atoms * (n_atoms - 1) // 2)
-    size = max(1, CHUNK_BYTES // per_sample)
-    return min(size, CPU_CHUNK) if x.device.type == "cpu" else size
+    n_pairs = max(1, x.shape[0] * (x.shape[0] - 1) // 2)
+    if x.device.type == "cpu":
+        return max(16, min(1024, CPU_CHUNK // n_pairs))
+    return max(1, CHUNK_BYTES // (ARRAYS_PER_PAIR * x.element_size() * n_pairs))
 
 
 def _total(terms: Iterable[nn.Module], x: Tensor, softening: float | None) -> Tensor:

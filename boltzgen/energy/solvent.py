@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boltzgen.constants import COULOMB
 from boltzgen.energy.nonbonded import MINIMUM_DISTANCE
-from boltzgen.energy.terms import Term, apply_incidence
+from boltzgen.energy.terms import Differences, Term
 
 PROBE_RADIUS = 0.14
 """Radius of the solvent probe in the surface term, nm."""
@@ -52,29 +52,23 @@ class GeneralizedBorn(Term):
     neck_cutoff: Tensor
     neck_depth: Tensor
     neck_distance: Tensor
-    vectors: Tensor
-    gather_first: Tensor
-    gather_second: Tensor
     pairs: Tensor
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
         i, j = np.triu_indices(n_atoms, 1)
-        eye = torch.eye(n_atoms, dtype=dtype)
-        self.register_buffer("vectors", self.difference(i, j, dtype))
-        self.register_buffer("gather_first", eye[i].contiguous())
-        self.register_buffer("gather_second", eye[j].contiguous())
+        self.vectors = Differences(i, j)
         self.register_buffer("pairs", torch.as_tensor(np.stack([i, j])))
         self._obc = bool(parameters["rescaled"][0])
         self._neck = bool(parameters["neck_scale"][0] != 0.0)
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`; softened: r is floored at 0.01 nm."""
-        r2 = apply_incidence(self.vectors, x).square().sum(1)
+        r2 = self.vectors(x).square().sum(1)
         if softening is not None:
             r2 = r2.clamp(min=MINIMUM_DISTANCE**2)
         born = self.born_radii(r2.sqrt())
-        b_i, b_j = apply_incidence(self.gather_first, born), apply_incidence(self.gather_second, born)
+        b_i, b_j = born.index_select(0, self.pairs[0]), born.index_select(0, self.pairs[1])
         bb = b_i * b_j
         screened = (r2 + bb * torch.exp(-0.25 * r2 / bb)).rsqrt()
         qq = self.charge[self.pairs[0]] * self.charge[self.pairs[1]]
@@ -94,7 +88,7 @@ class GeneralizedBorn(Term):
             near = (r < cutoff[:, None]).to(r.dtype) * self.neck_scale
             onto_i = onto_i + near * self._neck_integral(r, i, j)
             onto_j = onto_j + near * self._neck_integral(r, j, i)
-        integral = self.gather_first.T @ onto_i + self.gather_second.T @ onto_j
+        integral = r.new_zeros(self.n_atoms, r.shape[-1]).index_add(0, i, onto_i).index_add(0, j, onto_j)
         reduced = self.reduced_radius[:, None]
         if not self._obc:
             return 1.0 / (1.0 / reduced - integral)

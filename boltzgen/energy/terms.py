@@ -1,7 +1,7 @@
 """Terms of molecular force fields as batched torch functions: what all have in common.
 
-Layout: positions travel as ``(atoms, 3, batch)``, the batch last and contiguous, so that every operation is a
-long vector operation and gathering atoms is a product with a small incidence matrix, whose gradient is another product.
+Layout: positions travel as ``(atoms, 3, batch)``, the batch last and contiguous, so that every operation, gathers
+included, is a long vector operation.
 
 Each term is a module whose buffers are its parameters; ``energy(x)`` returns kJ/mol with shape ``(batch,)``.
 """
@@ -47,30 +47,33 @@ class Term(nn.Module):
         """
         raise NotImplementedError
 
-    def difference(self, first: np.ndarray, second: np.ndarray, dtype: torch.dtype) -> Tensor:
-        """Incidence matrix D ``(m, atoms)`` with ``(D x)[k] = x[second[k]] − x[first[k]]``."""
-        matrix = torch.zeros(len(first), self.n_atoms, dtype=dtype)
-        rows = torch.arange(len(first))
-        matrix[rows, torch.as_tensor(second)] += 1.0
-        matrix[rows, torch.as_tensor(first)] -= 1.0
-        return matrix
 
+class Differences(nn.Module):
+    """Vectors x[second] − x[first] of listed pairs of atoms, shape ``(m, 3, batch)``.
 
-def apply_incidence(matrix: Tensor, x: Tensor) -> Tensor:
-    """Return ``matrix @ x`` for a matrix ``(m, atoms)`` and x ``(atoms, ..., batch)``: shape ``(m, ..., batch)``."""
-    return (matrix @ x.reshape(x.shape[0], -1)).reshape(matrix.shape[0], *x.shape[1:])
+    Indexed gathers: at 22 atoms they take two thirds of the time of products with incidence matrices, at 140 a quarter.
+    """
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
+        super().__init__()
+        for name, atoms in (("first", first), ("second", second)):
+            self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(atoms, dtype=np.int64)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Vectors of positions ``(atoms, 3, batch)``."""
+        return x.index_select(0, self.second) - x.index_select(0, self.first)
 
 
 class PairTerm(Term):
     """A sum over listed pairs of atoms, ``atoms (m, 2)``."""
 
-    vectors: Tensor
-
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
-        first, second = parameters["atoms"].T
-        self.register_buffer("vectors", self.difference(first, second, dtype))
+        self.vectors = Differences(*parameters["atoms"].T)
 
     def squared_distances(self, x: Tensor) -> Tensor:
         """r² of each pair in nm², ``(m, batch)``."""
-        return apply_incidence(self.vectors, x).square().sum(1)
+        return self.vectors(x).square().sum(1)
