@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from openmm import unit
 
 from boltzgen.constants import COULOMB
 from boltzgen.energy.convert_builtin import rows
+from boltzgen.energy.custom_gb import CustomGB
 from boltzgen.energy.solvent import GeneralizedBorn
 from boltzgen.energy.terms import Term
 from boltzgen.errors import UnsupportedError
@@ -29,59 +31,111 @@ def convert_gbsa_obc(force: openmm.GBSAOBCForce, n: int, dtype: torch.dtype) -> 
     return [_born(n, dtype, per_atom, offset, coefficients, tau, 4.0 * np.pi * surface)]
 
 
-_NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
+_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+_SURFACE = re.compile(rf"{_NUMBER}\*\(radius\+0\.14\)\^2\*\(radius/B\)\^6")
 _TANH = re.compile(r"tanh\(([^)]*)\)")
 _MONOMIAL = re.compile(r"([-+]?[\w.]*?)\*?psi(?:\^([23]))?(?=[-+]|$)")
 
 
-def convert_known_gb(force: openmm.CustomGBForce, n: int, dtype: torch.dtype) -> list[Term]:
-    """Recognise OpenMM's own GB models by their expressions; constants are read from the expressions."""
-    if force.getNonbondedMethod() != openmm.CustomGBForce.NoCutoff:
-        raise UnsupportedError("the CustomGBForce has a cutoff. Build the System with nonbondedMethod=NoCutoff.")
+def recognise_gb(force: openmm.CustomGBForce, n: int) -> GeneralizedBorn | None:
+    """Read the parameters of OpenMM's hct, obc1, obc2, gbn or gbn2 from the expressions, in double precision.
+
+    None where they do not look like one of these models without salt or cutoff. What looks like one need not be one,
+    for an expression may differ where nothing is read: ask :func:`agree`.
+    """
     names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]
-    computed = {force.getComputedValueParameters(i)[0]: force.getComputedValueParameters(i)[1] for i in range(2)}
+    values = [force.getComputedValueParameters(i) for i in range(force.getNumComputedValues())]
     energies = [force.getEnergyTermParameters(i)[0] for i in range(force.getNumEnergyTerms())]
-    if names[:3] != ["charge", "or", "sr"] or set(computed) != {"I", "B"} or len(energies) not in (2, 3):
-        raise UnsupportedError("the System has a CustomGBForce that is none of hct, obc1, obc2, gbn, gbn2.")
-    if "exp(-kappa" in energies[0]:
-        raise UnsupportedError("the implicit solvent has salt, which this version cannot convert.")
-    table = np.asarray(rows(n, lambda index: force.getParticleParameters(index)), dtype=np.float64)
+    if (
+        force.getNonbondedMethod() != openmm.CustomGBForce.NoCutoff
+        or names[:3] != ["charge", "or", "sr"]
+        or [name for name, _, _ in values] != ["I", "B"]
+        or len(energies) not in (2, 3)
+        or not (scale := re.match(rf"-0\.5\*{_NUMBER}\*", energies[0]))
+    ):
+        return None
+    descreening, born = (text for _, text, _ in values)
+    table = np.asarray(rows(n, force.getParticleParameters), dtype=np.float64).reshape(n, len(names))
     parameters = dict(zip(names, table.T, strict=True))
-    constant = {
-        key: float(value) for key, value in re.findall(rf"(\w+)={_NUMBER}", ";".join([*computed.values(), *energies]))
-    }
-    tau = 1.0 / constant["soluteDielectric"] - 1.0 / constant["solventDielectric"]
-    tau *= float(energies[0].split("*")[1]) / COULOMB  # these expressions carry their own, rounded constant
-    surface = next((float(re.match(_NUMBER, e)[1]) for e in energies if "(radius/B)^6" in e), 0.0)  # type: ignore[index]
+    literal = {key: float(value) for key, value in re.findall(rf"(\w+)={_NUMBER}", ";".join([descreening, *energies]))}
+    if not all(literal.get(name) for name in ("soluteDielectric", "solventDielectric", "offset")):
+        return None
+    tau = 1.0 / literal["soluteDielectric"] - 1.0 / literal["solventDielectric"]
+    tau *= float(scale[1]) / COULOMB  # these expressions carry their own, rounded constant
+    surface = next((float(match[1]) for text in energies if (match := _SURFACE.match(text))), 0.0)
     coefficients = None
-    if match := _TANH.search(computed["B"]):
-        coefficients = np.zeros((n, 3))
-        for text, power in _MONOMIAL.findall(match[1]):
-            coefficients[:, int(power or 1) - 1] = _per_atom(text, parameters, n)
-        coefficients[:, 1] *= -1.0  # the formula is written αψ − βψ² + γψ³
+    if (match := _TANH.search(born)) and (coefficients := _polynomial(match[1], parameters, n)) is None:
+        return None
     neck = None
-    if "neckScale" in constant:
-        index = parameters["radindex"].astype(int)
-        tables = {
-            force.getTabulatedFunctionName(k): force.getTabulatedFunction(k)
-            for k in range(force.getNumTabulatedFunctions())
-        }
-        depth, distance = (_discrete(tables[name])[np.ix_(index, index)] for name in ("getm0", "getd0"))
-        neck = (constant["neckScale"], constant["neckCut"], depth, distance)
-    per_atom = table[:, :3]
-    return [_born(n, dtype, per_atom, constant["offset"], coefficients, tau, surface, neck)]
+    if "neckScale" in literal:
+        if (tables := _neck_tables(force, parameters)) is None or "neckCut" not in literal:
+            return None
+        neck = (literal["neckScale"], literal["neckCut"], *tables)
+    return _born(n, torch.float64, table[:, :3], literal["offset"], coefficients, tau, surface, neck)
 
 
-def _per_atom(text: str, parameters: dict[str, np.ndarray], n: int) -> np.ndarray:
-    """Value of a coefficient such as ``''``, ``-0.8``, ``+4.85`` or ``-beta`` for every atom."""
-    sign = -1.0 if text.startswith("-") else 1.0
-    name = text.lstrip("+-") or "1"
-    return sign * (parameters[name] if name in parameters else np.full(n, float(name)))
+def agree(special: GeneralizedBorn, generic: CustomGB, n_frames: int = 8, seed: int = 0) -> bool:
+    """Whether two terms have the same energies, to 1e-9 of them, in random geometries.
+
+    The atoms are placed at random on a cubic grid, each displaced from its point by up to a quarter of the grid's
+    spacing, which goes from 0.16 to 2 nm: some pairs are as close as 0.08 nm in the first frame, and all are far apart
+    in the last. A large molecule may be undefined in the densest frames, where Born radii of HCT turn negative: there
+    both terms must be so, and at least half of the frames must have an energy.
+    """
+    rng = np.random.default_rng(seed)
+    n = special.n_atoms
+    edge = math.ceil(n ** (1.0 / 3.0))
+    grid = np.stack(np.unravel_index(np.arange(edge**3), (edge, edge, edge)), axis=1)
+    places = np.stack([rng.permutation(grid)[:n] for _ in range(n_frames)])
+    spacing = np.geomspace(0.16, 2.0, n_frames)[:, None, None]
+    frames = spacing * (places + rng.uniform(-0.25, 0.25, places.shape))
+    x = torch.as_tensor(frames.transpose(1, 2, 0).copy())
+    with torch.no_grad():
+        energy, reference = special.energy(x), generic.energy(x)
+    same = torch.isclose(energy, reference, rtol=1e-9, atol=0.0, equal_nan=True)
+    return bool(same.all()) and 2 * int(torch.isfinite(reference).sum()) >= n_frames
 
 
-def _discrete(function: openmm.Discrete2DFunction) -> np.ndarray:
-    x_size, y_size, values = function.getFunctionParameters()
-    return np.asarray(values).reshape(y_size, x_size).T
+def _polynomial(text: str, parameters: dict[str, np.ndarray], n: int) -> np.ndarray | None:
+    """Coefficients ``(n, 3)`` of αψ − βψ² + γψ³, or None if it is no such polynomial."""
+    monomials = list(_MONOMIAL.finditer(text))
+    if "".join(match[0] for match in monomials) != text:
+        return None
+    coefficients = np.zeros((n, 3))
+    for match in monomials:
+        sign = -1.0 if match[1].startswith("-") else 1.0
+        name = match[1].lstrip("+-") or "1"
+        value = parameters[name] if name in parameters else _float(name)
+        if value is None:
+            return None
+        coefficients[:, int(match[2] or 1) - 1] = sign * value
+    return coefficients * np.array([1.0, -1.0, 1.0])
+
+
+def _float(text: str) -> float | None:
+    return float(text) if re.fullmatch(_NUMBER, text) else None
+
+
+def _neck_tables(
+    force: openmm.CustomGBForce, parameters: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Depths m₀ and distances d₀ of all pairs of atoms, ``(n, n)``, or None if the force has no such tables."""
+    tables = {
+        force.getTabulatedFunctionName(k): force.getTabulatedFunction(k)
+        for k in range(force.getNumTabulatedFunctions())
+    }
+    if "radindex" not in parameters or not tables.keys() >= {"getm0", "getd0"}:
+        return None
+    index = np.rint(parameters["radindex"]).astype(int)
+    found = []
+    for name in ("getm0", "getd0"):
+        if not isinstance(tables[name], openmm.Discrete2DFunction):
+            return None
+        x_size, y_size, values = tables[name].getFunctionParameters()
+        if index.min() < 0 or index.max() >= min(x_size, y_size):
+            return None
+        found.append(np.asarray(values).reshape(y_size, x_size).T[np.ix_(index, index)])
+    return found[0], found[1]
 
 
 def _born(
