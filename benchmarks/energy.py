@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import openmm
 import torch
+from dynamics import native_obc2
 from openmm import app
 
 from boltzgen.chemistry.build import build
@@ -67,25 +68,11 @@ def peptide(n_atoms: int, solvent: str) -> Case:
     return Case(f"{n_atoms} atoms, {solvent}", system, chemical.topology, chemical.positions, solvent)
 
 
-def with_native_obc2(case: Case) -> openmm.System:
-    """The same System with GBSAOBCForce in place of the CustomGBForce."""
-    system = openmm.XmlSerializer.clone(case.system)
-    index = next(k for k, force in enumerate(system.getForces()) if isinstance(force, openmm.CustomGBForce))
-    system.removeForce(index)
-    nonbonded = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
-    native = openmm.GBSAOBCForce()
-    standard = app.internal.customgbforces.GBSAOBC2Force.getStandardParameters(case.topology)
-    for atom, (radius, scale) in enumerate(standard):
-        native.addParticle(nonbonded.getParticleParameters(atom)[0], radius, scale)
-    system.addForce(native)
-    return system
-
-
 def openmm_runs(case: Case, n: int) -> dict[str, Callable[[], None]]:
     """Evaluations of ``n`` frames by every platform and System that is a candidate for OpenMM's best."""
     systems = {"": case.system}
     if case.solvent == "obc2":
-        systems[" (GBSAOBCForce)"] = with_native_obc2(case)
+        systems[" (GBSAOBCForce)"] = native_obc2(case.system, case.topology)
     frames = case.frames(n)
     runs: dict[str, Callable[[], None]] = {}
     for label, system in systems.items():

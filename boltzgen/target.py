@@ -41,8 +41,8 @@ class Target:
     def reduced_potential(self, x: Tensor, temperature: float | None = None, softening: float | None = None) -> Tensor:
         """u = U(x)/kT, ``(batch,)``, at a temperature in K (default: the target's).
 
-        ``softening`` in kJ/mol flattens overlapping pairs: for training, never for weights. Energies that cannot be
-        computed come back as they are (inf or NaN): counting them is the caller's duty.
+        ``softening`` in kJ/mol flattens overlapping pairs: for training, never for weights. An energy that cannot be
+        computed is +inf, with gradient zero: counting them is the caller's duty.
         """
         return self._potential.batch_last(x, softening) / thermal_energy(temperature or self.temperature)
 

@@ -63,7 +63,7 @@ class BoltzmannGenerator:
             latent = self.flow.sample(min(batch_size, n - done), rng)
             x, log_det = self.target.coordinates.to_cartesian(latent.torsions, latent.stiff)
             x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
-            u = self._reduced_potential(x)
+            u = self.target.reduced_potential(x)
             log_q = latent.log_prob - log_det
             parts.append(tuple(t.cpu().numpy() for t in (x.permute(2, 0, 1), log_q, u)))
             done += len(u)
@@ -86,7 +86,7 @@ class BoltzmannGenerator:
     @torch.no_grad()
     def reduced_potential(self, positions: np.ndarray) -> np.ndarray:
         """u = U/kT ``(n,)`` of structures ``(n, atoms, 3)`` in nm; +inf where the energy cannot be computed."""
-        return self._reduced_potential(self._batch_last(positions)).cpu().numpy()
+        return self.target.reduced_potential(self._batch_last(positions)).cpu().numpy()
 
     def _batch_last(self, positions: np.ndarray) -> torch.Tensor:
         array = np.asarray(positions, dtype=np.float64)
@@ -94,7 +94,3 @@ class BoltzmannGenerator:
         if array.ndim != 3 or array.shape[1:] != (n_atoms, 3):
             raise InputError(f"positions have shape {array.shape}. Give (n, {n_atoms}, 3), in nm.")
         return torch.as_tensor(array, device=self.device).permute(1, 2, 0).contiguous()
-
-    def _reduced_potential(self, x: torch.Tensor) -> torch.Tensor:
-        u = self.target.reduced_potential(x)
-        return torch.where(torch.isfinite(u), u, torch.full_like(u, math.inf))

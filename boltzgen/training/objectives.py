@@ -47,17 +47,14 @@ def score(
     The log weight is differentiable through the stiff coordinates alone, not through the torsions.
 
     ``uniform (n,)`` names a torsion to be drawn uniformly in each draw, or −1, see
-    :meth:`~boltzgen.flow.generator.Generator.sample_torsions`. Draws whose energy fails get a weight that is not
-    finite, and no gradient.
+    :meth:`~boltzgen.flow.generator.Generator.sample_torsions`. Draws whose energy fails have a weight that is
+    not finite, and no gradient through the energy.
     """
     with torch.no_grad():
         torsions, log_prob = generator.sample_torsions(n, rng, uniform)
     stiff, log_conditional = generator.sample_stiff(torsions, rng)
     x, log_det = target.coordinates.to_cartesian(torsions, stiff, temperature / target.temperature)
     u = target.reduced_potential(x, temperature, softening=PAIR_SOFTENING)
-    failed = ~torch.isfinite(u.detach())
-    if x.requires_grad and bool(failed.any()):
-        x.register_hook(lambda gradient: gradient.masked_fill(failed, 0.0))
     return Scored(torsions, stiff, log_det - u - log_prob - log_conditional)
 
 
