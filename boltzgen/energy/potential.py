@@ -78,7 +78,7 @@ class PotentialEnergy(nn.Module):
         return energy, -gradient.permute(2, 0, 1)
 
     def definition(self, x: Tensor, softening: float | None = None) -> Tensor:
-        """The readable definition in plain torch: the sum of the terms as they are, differentiable as often as they are.
+        """The readable definition in plain torch: the sum of the terms, differentiable as often as they are.
 
         Positions ``(atoms, 3, batch)`` in nm; energies ``(batch,)`` in kJ/mol, infinite or NaN where undefined.
         """

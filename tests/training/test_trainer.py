@@ -73,8 +73,7 @@ def test_failed_energies_are_counted_and_left_out(dipeptide_target):
     evaluate = trainer.target.reduced_potential
 
     def broken(x, *args, **kwargs):
-        u = evaluate(x, *args, **kwargs)
-        return torch.cat([u[:3] * math.nan, u[3:]])
+        return evaluate(x.masked_fill(torch.arange(x.shape[-1]) < 3, math.nan), *args, **kwargs)
 
     trainer.target.reduced_potential = broken
     run_steps(trainer, 2)
