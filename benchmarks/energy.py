@@ -107,8 +107,8 @@ def measure_energy(case: Case, batch: int, repeats: int, compiled: Kernels) -> d
     first = {name: min(microseconds(run, n_slow) for _ in range(3)) for name, run in candidates.items()}
     best = min(first, key=first.__getitem__)
     native = from_openmm(case.system)
-    plain = PotentialEnergy(list(native.terms), native=False)  # type: ignore[arg-type]
-    plain32 = PotentialEnergy(list(PotentialEnergy.from_tree(native.to_tree(), torch.float32).terms), native=False)  # type: ignore[arg-type]
+    single = PotentialEnergy.from_tree(native.to_tree(), torch.float32)
+    plain, plain32 = (PotentialEnergy(list(potential.terms), native=False) for potential in (native, single))
     x = torch.as_tensor(case.frames(batch)).permute(1, 2, 0).contiguous()
     x32 = x.float()
     runs = {

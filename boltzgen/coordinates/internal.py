@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boltzgen.coordinates.zmatrix import ZMatrix
+from boltzgen.errors import InputError
 from boltzgen.native import Kernels, Placement, kernels
 
 
@@ -69,12 +70,32 @@ class InternalToCartesian:
     def place(self, internal: Internal) -> tuple[Tensor, Tensor]:
         """Positions ``(atoms, 3, batch)`` in nm and :func:`log_volume` ``(batch,)``, differentiable once.
 
-        By the compiled kernels on a CPU, if there are any; else by :meth:`positions`, the readable definition.
+        By the compiled kernels on a CPU, if there are any; else by :meth:`positions`, the readable definition. Torsions
+        of more than 1e5 radians lose digits.
+
+        Raises
+        ------
+        InputError
+            If a part of ``internal`` has another number of rows, or its parts differ in type.
         """
+        internal = self._checked(internal)
         compiled = kernels() if internal.bonds.device.type == "cpu" and self.zmatrix.n_atoms > 3 else None
         if compiled is None:
             return self.positions(internal), log_volume(internal)
         return _Place.apply(internal.bonds, internal.angles, internal.torsions, self._rows, compiled)
+
+    def _checked(self, internal: Internal) -> Internal:
+        """All parts with one batch."""
+        parts = internal.bonds, internal.angles, internal.torsions
+        rows = [max(0, self.zmatrix.n_atoms - k) for k in (1, 2, 3)]
+        types = {part.dtype for part in parts}
+        if [part.shape[0] for part in parts] != rows or len(types) > 1 or not types <= {torch.float32, torch.float64}:
+            raise InputError(
+                f"internal coordinates have {[tuple(part.shape) for part in parts]} rows and batch, of {types}. "
+                f"Give {rows} rows, all in float32 or all in float64."
+            )
+        batch = torch.broadcast_shapes(*(part.shape[1:] for part in parts))
+        return Internal(*(part.expand(-1, *batch) for part in parts))
 
     def internal(self, x: Tensor) -> Internal:
         """Internal coordinates of positions ``(atoms, 3, batch)``; torsions in (−π, π]."""

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boltzgen.energy.bonded import torsion_angles
+from boltzgen.energy.geometry import torsion_angles
 from boltzgen.energy.terms import Differences, Term
+from boltzgen.errors import InputError
 
 
 class CMAPTorsion(Term):
@@ -19,7 +20,7 @@ class CMAPTorsion(Term):
 
     Parameters: ``atoms (m, 8)``, four for φ and four for ψ; ``map (m,)``, the grid of each pair of torsions; ``grid
     (maps, s, s)`` in kJ/mol, at [k, i, j] the energy at φ = 2πi/s and ψ = 2πj/s. S has continuous second derivatives;
-    singular where three atoms of a torsion are collinear.
+    undefined where three atoms of a torsion are collinear: NaN.
 
     Source: MacKerell, Feig, Brooks, J. Comput. Chem. 25, 1400 (2004).
     """
@@ -31,6 +32,8 @@ class CMAPTorsion(Term):
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
+        if not ((parameters["map"] >= 0) & (parameters["map"] < len(parameters["grid"]))).all():
+            raise InputError(f"a correction map is named that is none of {len(parameters['grid'])}.")
         i, j, k, m = np.concatenate([parameters["atoms"][:, :4], parameters["atoms"][:, 4:]]).T
         self.vectors = Differences(np.concatenate([i, j, k]), np.concatenate([j, k, m]))
         cells = bicubic_coefficients(parameters["grid"])

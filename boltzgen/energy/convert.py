@@ -12,7 +12,7 @@ from boltzgen.energy.convert_builtin import Converter
 from boltzgen.energy.openmm import OpenMMEnergy
 from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.energy.terms import Term
-from boltzgen.errors import UnsupportedError
+from boltzgen.errors import InputError, UnsupportedError
 
 _CONVERTERS: dict[str, Converter] = {**convert_builtin.CONVERTERS, **convert_custom.CONVERTERS}
 
@@ -32,6 +32,8 @@ def from_openmm(
 
     Raises
     ------
+    InputError
+        If OpenMM itself refuses the System.
     UnsupportedError
         For the above and, without ``fallback``, for a force that cannot be converted; the message names it.
     """
@@ -50,9 +52,13 @@ def from_openmm(
                     f"{error} from_openmm(system, fallback=True) leaves it to OpenMM, which is slow."
                 ) from error
             left.append(force)
+        except (IndexError, openmm.OpenMMException):
+            _refuse_what_openmm_refuses(system)
+            raise
+    _refuse_what_openmm_refuses(system)
     if left:
         terms.append(OpenMMEnergy(n, dtype, system_xml=_system_of(left, system)))
-    return PotentialEnergy(terms)
+    return PotentialEnergy(terms, n_atoms=n)
 
 
 def _convert(force: openmm.Force, n: int, dtype: torch.dtype) -> list[Term]:
@@ -86,6 +92,14 @@ def _refuse_what_is_no_energy(system: openmm.System) -> None:
                 f"the {kind} uses periodic boundary conditions. Build the System without a box, with "
                 "nonbondedMethod=NoCutoff."
             )
+
+
+def _refuse_what_openmm_refuses(system: openmm.System) -> None:
+    """OpenMM checks indices, counts and ranges of parameters when it makes a Context."""
+    try:
+        openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM refuses the System: {' '.join(str(error).split())}") from error
 
 
 def _system_of(forces: list[openmm.Force], system: openmm.System) -> str:

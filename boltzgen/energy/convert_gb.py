@@ -19,7 +19,7 @@ from boltzgen.errors import UnsupportedError
 
 
 def convert_gbsa_obc(force: openmm.GBSAOBCForce, n: int, dtype: torch.dtype) -> list[Term]:
-    """Convert the native force: OBC2 with its own rounding of the Coulomb constant."""
+    """Convert the native force: OBC2, with the full descreening integral where an atom swallows another."""
     if force.getNonbondedMethod() != openmm.GBSAOBCForce.NoCutoff:
         raise UnsupportedError("the GBSAOBCForce has a cutoff. Build the System with nonbondedMethod=NoCutoff.")
     charge, radius, scale = np.asarray(rows(n, force.getParticleParameters)).T
@@ -28,7 +28,7 @@ def convert_gbsa_obc(force: openmm.GBSAOBCForce, n: int, dtype: torch.dtype) -> 
     offset = 0.009
     coefficients = np.tile([1.0, 0.8, 4.85], (n, 1))
     per_atom = np.stack([charge, radius - offset, scale * (radius - offset)], axis=1)
-    return [_born(n, dtype, per_atom, offset, coefficients, tau, 4.0 * np.pi * surface)]
+    return [_born(n, dtype, per_atom, offset, coefficients, tau, 4.0 * np.pi * surface, swallowed=True)]
 
 
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
@@ -147,6 +147,8 @@ def _born(
     tau: float,
     surface: float,
     neck: tuple[float, float, np.ndarray, np.ndarray] | None = None,
+    *,
+    swallowed: bool = False,
 ) -> GeneralizedBorn:
     charge, reduced, scaled = per_atom.T
     alpha, beta, gamma = (np.zeros((n, 3)) if coefficients is None else coefficients).T
@@ -162,6 +164,7 @@ def _born(
         beta=beta,
         gamma=gamma,
         rescaled=np.array([int(coefficients is not None)]),
+        swallowed=np.array([int(swallowed)]),
         dielectric=np.array([tau]),
         surface=np.array([surface]),
         neck_scale=np.array([scale]),

@@ -9,28 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boltzgen.energy.bonded import torsion_angles
 from boltzgen.energy.custom import CustomTerm, Tables, column, total
 from boltzgen.energy.expression import Function
+from boltzgen.energy.geometry import bond_angles, lengths, torsion_angles
+from boltzgen.energy.terms import check_atoms
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Distances |b − a| in nm of points ``(m, 3, batch)``: shape ``(m, batch)``. Singular gradient at zero."""
-    return (b - a).square().sum(1).sqrt()
+    """Distances |b − a| in nm of points ``(m, 3, batch)``: shape ``(m, batch)``; NaN at zero."""
+    return lengths(b - a)
 
 
 def angle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Angles θ = atan2(|u×v|, u·v) in radians, u = a − b, v = c − b, of points ``(m, 3, batch)``.
-
-    The gradient is singular at θ = 0 and π; a floor of 1e-24 nm⁴ under the root of |u×v|² makes it zero there.
-    """
-    u, v = a - b, c - b
-    sine = torch.linalg.cross(u, v, dim=1).square().sum(1).clamp(min=1e-24).sqrt()
-    return torch.atan2(sine, (u * v).sum(1))
+    """Angles at b in radians of points ``(m, 3, batch)``, see :func:`~boltzgen.energy.geometry.bond_angles`."""
+    return bond_angles(a - b, c - b)
 
 
 def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """IUPAC torsions in radians, −π to π, of points ``(m, 3, batch)``; singular where three are collinear."""
+    """IUPAC torsions in radians, −π to π, of points ``(m, 3, batch)``; NaN where three are collinear."""
     return torsion_angles(b - a, c - b, d - c)
 
 
@@ -60,6 +56,7 @@ class CustomBonded(CustomTerm):
         constants: Mapping[str, float],
         functions: Tables,
     ) -> None:
+        check_atoms(n_atoms, atoms, type(self).__name__)
         given = {"expression": expression, "atoms": atoms, "parameters": dict(parameters)}
         super().__init__(n_atoms, dtype, constants, functions, **given)
         self.register_buffer("atoms", torch.as_tensor(atoms))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boltzgen.energy.geometry import bond_angles, bond_cosines, lengths, torsion_cosines
 from boltzgen.energy.mmff_expressions import BEND_CUBIC, BUFFER, COULOMB, STRETCH_CUBIC, STRETCH_QUARTIC
 from boltzgen.energy.nonbonded import soften
 from boltzgen.energy.terms import Differences, PairTerm, Term
@@ -23,8 +24,7 @@ zero instead of infinite; at any other point it is far below rounding."""
 class MMFFBond(PairTerm):
     """Bond stretching, E = Σ ½ k d² (1 − 20 d + 7/12 · 400 d²), d = r − r₀ in nm.
 
-    Parameters: ``atoms (m, 2)``, ``k (m,)`` in kJ/mol/nm², ``r0 (m,)`` in nm. The direction of the gradient is
-    undefined at r = 0, where it is zero.
+    Parameters: ``atoms (m, 2)``, ``k (m,)`` in kJ/mol/nm², ``r0 (m,)`` in nm. Undefined at r = 0: NaN.
     """
 
     k: Tensor
@@ -32,7 +32,7 @@ class MMFFBond(PairTerm):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        d = _root(self.squared_distances(x)) - self.r0[:, None]
+        d = lengths(self.vectors(x)) - self.r0[:, None]
         return (0.5 * self.k[:, None] * d.square() * (1.0 - STRETCH_CUBIC * d + STRETCH_QUARTIC * d.square())).sum(0)
 
 
@@ -65,7 +65,7 @@ class MMFFAngle(_CentredTriple):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        d = _angle(*self.arms(x)) - self.theta0[:, None]
+        d = bond_angles(*self.arms(x)) - self.theta0[:, None]
         return (0.5 * self.k[:, None] * d.square() * (1.0 - BEND_CUBIC * d)).sum(0)
 
 
@@ -81,7 +81,7 @@ class MMFFLinearAngle(_CentredTriple):
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
         a, b = self.arms(x)
-        return (self.k[:, None] * (1.0 + _cosine(a, b))).sum(0)
+        return (self.k[:, None] * (1.0 + bond_cosines(a, b))).sum(0)
 
 
 class MMFFStretchBend(_CentredTriple):
@@ -100,9 +100,9 @@ class MMFFStretchBend(_CentredTriple):
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
         a, b = self.arms(x)
-        first = self.k1[:, None] * (_root(a.square().sum(1)) - self.r1[:, None])
-        second = self.k2[:, None] * (_root(b.square().sum(1)) - self.r2[:, None])
-        return ((first + second) * (_angle(a, b) - self.theta0[:, None])).sum(0)
+        first = self.k1[:, None] * (lengths(a) - self.r1[:, None])
+        second = self.k2[:, None] * (lengths(b) - self.r2[:, None])
+        return ((first + second) * (bond_angles(a, b) - self.theta0[:, None])).sum(0)
 
 
 class MMFFOutOfPlane(Term):
@@ -157,8 +157,7 @@ class MMFFTorsion(Term):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        b1, b2, b3 = self.vectors(x).chunk(3)
-        c = _cosine(torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1))
+        c = torsion_cosines(*self.vectors(x).chunk(3))
         v1, v2, v3 = self.v1[:, None], self.v2[:, None], self.v3[:, None]
         return (0.5 * (v1 * (1.0 + c) + v3 * (1.0 + c * (4.0 * c.square() - 3.0))) + v2 * (1.0 - c.square())).sum(0)
 
@@ -192,14 +191,6 @@ class MMFFNonbonded(PairTerm):
 
 def _root(square: Tensor) -> Tensor:
     return square.clamp(min=FLOOR).sqrt()
-
-
-def _angle(a: Tensor, b: Tensor) -> Tensor:
-    return torch.atan2(_root(torch.linalg.cross(a, b, dim=1).square().sum(1)), (a * b).sum(1))
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1) / (_root(a.square().sum(1)) * _root(b.square().sum(1)))
 
 
 def _seventh_power(x: Tensor) -> Tensor:

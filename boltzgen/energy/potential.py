@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from boltzgen.energy.program import split_terms
 from boltzgen.energy.terms import Term
+from boltzgen.errors import InputError
 from boltzgen.native import kernels
 
 CPU_CHUNK = 2**19
@@ -20,14 +21,18 @@ CPU_CHUNK = 2**19
 CHUNK_BYTES = 2**31
 """Bound on the intermediate arrays of plain torch, bytes: a batch of any size fits."""
 
-ARRAYS_PER_PAIR = 60
-"""Arrays of one number per pair and sample that plain torch keeps for a gradient with generalised Born."""
+ARRAYS_PER_ROW = 120
+"""Arrays of one number per pair of atoms and sample that plain torch keeps for a gradient, at most about that."""
+
+LEAST_SOFTENING = 1e-3
+"""kJ/mol."""
 
 
 class Evaluation(NamedTuple):
     """Energies ``(batch,)`` in kJ/mol and gradients dU/dx ``(atoms, 3, batch)`` in kJ/mol/nm.
 
-    A sample whose energy or gradient cannot be computed has energy +inf and gradient zero; nothing is ever NaN.
+    A sample whose energy or gradient cannot be computed has energy +inf and gradient zero; nothing is ever NaN. Where
+    no gradient is asked for, plain torch judges by the energy alone.
     """
 
     energy: Tensor
@@ -47,18 +52,30 @@ class PotentialEnergy(nn.Module):
     Samples that cannot be computed (coincident atoms, NaN, overflow) come back as +inf with gradient zero.
 
     On a CPU the compiled kernels evaluate the terms that they know, on as many threads as torch has, and plain torch
-    the others; ``native=False`` leaves all to plain torch.
+    the others; ``native=False`` leaves all to plain torch. Positions are float32 or float64; the kernels compute in
+    their precision, plain torch in that of the terms. Parameters are fixed: the kernels have copies of them.
+
+    Raises
+    ------
+    InputError
+        If terms are of molecules of different size; on a call, if positions have another shape or type, or the
+        softening is less than 0.001 kJ/mol.
     """
 
-    def __init__(self, terms: Sequence[Term], *, native: bool = True) -> None:
+    def __init__(self, terms: Sequence[Term], *, n_atoms: int | None = None, native: bool = True) -> None:
         super().__init__()
+        sizes = {term.n_atoms for term in terms} | ({n_atoms} if n_atoms is not None else set())
+        if len(sizes) > 1:
+            raise InputError(f"the terms are of molecules of different sizes, {sorted(sizes)} atoms.")
+        self.n_atoms = next(iter(sizes), 0)
         self.terms = nn.ModuleList(terms)
-        n_atoms = max((term.n_atoms for term in terms), default=0)
-        self._program, self._rest = split_terms(n_atoms, terms) if native else (None, list(terms))
+        self._program, self._rest = split_terms(self.n_atoms, terms) if native else (None, list(terms))
+        n_pairs = self.n_atoms * (self.n_atoms - 1) // 2
+        self._rows = max([1, n_pairs, *(len(term.arrays().get("atoms", ())) for term in terms)])
 
     def forward(self, positions: Tensor, softening: float | None = None) -> Tensor:
         """Energies in kJ/mol, ``(batch,)``, of positions ``(batch, atoms, 3)`` in nm."""
-        return self.batch_last(positions.permute(1, 2, 0).contiguous(), softening)
+        return self.batch_last(_batch_last(positions), softening)
 
     def batch_last(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energies in kJ/mol, ``(batch,)``, of positions ``(atoms, 3, batch)`` in nm: the layout of the hot loop."""
@@ -74,7 +91,7 @@ class PotentialEnergy(nn.Module):
 
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Energies ``(batch,)`` in kJ/mol and forces ``(batch, atoms, 3)`` in kJ/mol/nm."""
-        energy, gradient = self.evaluate(positions.permute(1, 2, 0).contiguous())
+        energy, gradient = self.evaluate(_batch_last(positions))
         return energy, -gradient.permute(2, 0, 1)
 
     def definition(self, x: Tensor, softening: float | None = None) -> Tensor:
@@ -82,17 +99,28 @@ class PotentialEnergy(nn.Module):
 
         Positions ``(atoms, 3, batch)`` in nm; energies ``(batch,)`` in kJ/mol, infinite or NaN where undefined.
         """
+        self._check(x, softening)
         return _total(self.terms, x, softening)
 
+    def _check(self, x: Tensor, softening: float | None) -> None:
+        if x.ndim != 3 or x.shape[:2] != (self.n_atoms, 3) or x.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"positions have shape {tuple(x.shape)} and type {x.dtype}. "
+                f"Give {self.n_atoms} atoms, 3 coordinates and a batch of any size, in float32 or float64."
+            )
+        if softening is not None and not LEAST_SOFTENING <= softening < math.inf:
+            raise InputError(f"a softening of {softening} kJ/mol was asked for. Give {LEAST_SOFTENING} or more.")
+
     def _evaluate(self, x: Tensor, softening: float | None, *, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        self._check(x, softening)
         compiled = kernels() if x.device.type == "cpu" and self._program is not None else None
         if compiled is None:
-            return _by_torch(self.terms, x, softening, with_gradient)
+            return _by_torch(self.terms, x, softening, self._rows, with_gradient)
         assert self._program is not None
         threads = torch.get_num_threads()
         energy, gradient = self._program.evaluate(compiled, x, softening, threads, with_gradient=with_gradient)
         if self._rest:
-            more, slope = _by_torch(self._rest, x, softening, with_gradient)
+            more, slope = _by_torch(self._rest, x, softening, self._rows, with_gradient)
             energy = energy + more
             if gradient is not None and slope is not None:
                 gradient = torch.where(torch.isinf(energy), 0.0, gradient + slope)
@@ -110,7 +138,8 @@ class PotentialEnergy(nn.Module):
     def from_tree(cls, tree: Mapping[str, Any], dtype: torch.dtype = torch.float64) -> PotentialEnergy:
         """Build from what :meth:`to_tree` returned; needs neither OpenMM nor the force field."""
         ordered = [tree[key] for key in sorted(tree, key=int)]
-        return cls([Term.registry[item["kind"]](int(item["n_atoms"]), dtype, **item["parameters"]) for item in ordered])
+        terms = [Term.registry[item["kind"]](int(item["n_atoms"]), dtype, **item["parameters"]) for item in ordered]
+        return cls(terms)
 
 
 class _Energy(torch.autograd.Function):
@@ -129,12 +158,21 @@ class _Energy(torch.autograd.Function):
         return torch.where(torch.isinf(energy), 0.0, cotangent) * gradient, None, None
 
 
+def _batch_last(positions: Tensor) -> Tensor:
+    if positions.ndim != 3:
+        raise InputError(f"positions have shape {tuple(positions.shape)}. Give (batch, atoms, 3), in nm.")
+    return positions.permute(1, 2, 0).contiguous()
+
+
 def _by_torch(
-    terms: Iterable[nn.Module], x: Tensor, softening: float | None, with_gradient: bool
+    terms: Iterable[nn.Module], x: Tensor, softening: float | None, rows: int, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Energies and gradients of terms by plain torch, chunk by chunk."""
+    """Energies and gradients of terms by plain torch, chunk by chunk; the largest term has ``rows`` rows."""
     energy, gradient = x.new_empty(x.shape[-1]), torch.empty_like(x) if with_gradient else None
-    size = _chunk_size(x)
+    if x.device.type == "cpu":
+        size = max(16, min(1024, CPU_CHUNK // rows))
+    else:
+        size = max(1, CHUNK_BYTES // (ARRAYS_PER_ROW * x.element_size() * rows))
     for start in range(0, x.shape[-1], size):
         part = slice(start, start + size)
         with torch.set_grad_enabled(with_gradient):
@@ -149,15 +187,11 @@ def _by_torch(
     return energy, gradient
 
 
-def _chunk_size(x: Tensor) -> int:
-    n_pairs = max(1, x.shape[0] * (x.shape[0] - 1) // 2)
-    if x.device.type == "cpu":
-        return max(16, min(1024, CPU_CHUNK // n_pairs))
-    return max(1, CHUNK_BYTES // (ARRAYS_PER_PAIR * x.element_size() * n_pairs))
-
-
 def _total(terms: Iterable[nn.Module], x: Tensor, softening: float | None) -> Tensor:
-    total = 0.0 * x.sum(dim=(0, 1))  # has a gradient even without any term
+    """Sum of the terms, computed in their precision and returned in that of x."""
+    # Has a gradient even without any term, and is NaN where any coordinate is not finite.
+    total = 0.0 * x.sum(dim=(0, 1))
     for term in terms:
-        total = total + term.energy(x, softening)  # type: ignore[operator]  # ModuleList forgets the class
+        dtype = next((b.dtype for b in term.buffers() if b.is_floating_point()), x.dtype)
+        total = total + term.energy(x.to(dtype), softening).to(x.dtype)  # type: ignore[operator]  # ModuleList
     return total

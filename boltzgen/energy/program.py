@@ -103,14 +103,14 @@ class Program:
 def split_terms(n_atoms: int, terms: Iterable[Term]) -> tuple[Program | None, list[Term]]:
     """Return a program of the terms that the kernels know, and the terms that they do not."""
     terms = list(terms)
-    tables: list[Rows] = []
+    first = {type(term): index for index, term in reversed(list(enumerate(terms)))}
+    born, pairs = first.get(GeneralizedBorn), first.get(NonbondedPairs)
+    if born is None or (pairs is not None and not _unique(terms[pairs])):
+        pairs = None
+    tables = [] if born is None else [_born(terms[born], None if pairs is None else terms[pairs])]
     rest: list[Term] = []
-    born = next((term for term in terms if type(term) is GeneralizedBorn), None)
-    pairs = next((term for term in terms if type(term) is NonbondedPairs and _unique(term)), None)
-    if born is not None:
-        tables.append(_born(born, pairs))
-    for term in terms:
-        if term is born or (born is not None and term is pairs):
+    for index, term in enumerate(terms):
+        if index in (born, pairs):
             continue
         rows = _rows(term)
         if rows is None:
@@ -231,7 +231,7 @@ def _born(term: Term, pairs: Term | None) -> Rows:
         ],
         axis=1,
     )
-    scalars = np.array([float(p["rescaled"][0]), p["neck_scale"][0], p["neck_cutoff"][0]])
+    scalars = np.array([p["rescaled"][0], p["neck_scale"][0], p["neck_cutoff"][0], p["swallowed"][0]], dtype=np.float64)
     return Rows(_Kind.GENERALIZED_BORN, np.zeros((0, 2)), parameters, np.concatenate([by_atom.reshape(-1), scalars]))
 
 

@@ -31,6 +31,8 @@ class GeneralizedBorn(Term):
 
     Parameters (per atom unless said): ``charge`` e; ``reduced_radius``, ``scaled_radius``, ``radius`` nm; ``alpha``,
     ``beta``, ``gamma``; ``rescaled`` (1,) 0 for HCT; ``dielectric`` (1,) τ; ``surface`` (1,) A in kJ/mol/nm²;
+    ``swallowed`` (1,) 1 to add 1/ρ̃_i − 1/L to I_i where atom j swallows atom i, s_j − r > ρ̃_i, as OpenMM's
+    GBSAOBCForce does and its CustomGB models do not;
     ``neck_scale`` (1,) κ, ``neck_cutoff`` (1,) nm, ``neck_depth`` and ``neck_distance`` (n, n) m₀ and d₀.
 
     Sources: Hawkins, Cramer, Truhlar, J. Phys. Chem. 100, 19824 (1996); Onufriev, Bashford, Case, Proteins 55, 383
@@ -46,6 +48,7 @@ class GeneralizedBorn(Term):
     beta: Tensor
     gamma: Tensor
     rescaled: Tensor
+    swallowed: Tensor
     dielectric: Tensor
     surface: Tensor
     neck_scale: Tensor
@@ -60,6 +63,7 @@ class GeneralizedBorn(Term):
         self.vectors = Differences(i, j)
         self.register_buffer("pairs", torch.as_tensor(np.stack([i, j])))
         self._obc = bool(parameters["rescaled"][0])
+        self._swallowed = bool(parameters["swallowed"][0])
         self._neck = bool(parameters["neck_scale"][0] != 0.0)
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
@@ -96,13 +100,14 @@ class GeneralizedBorn(Term):
         polynomial = psi * (self.alpha[:, None] + psi * (-self.beta[:, None] + psi * self.gamma[:, None]))
         return 1.0 / (1.0 / reduced - torch.tanh(polynomial) / self.radius[:, None])
 
-    @staticmethod
-    def _descreening(r: Tensor, reduced: Tensor, scaled: Tensor) -> Tensor:
+    def _descreening(self, r: Tensor, reduced: Tensor, scaled: Tensor) -> Tensor:
         upper = 1.0 / (r + scaled)
         lower = 1.0 / torch.maximum((r - scaled).abs(), reduced)
         inverse_r = 1.0 / r
         value = 0.5 * (lower - upper) + 0.125 * (r - scaled.square() * inverse_r) * (upper.square() - lower.square())
         value = value + 0.25 * inverse_r * torch.log(upper / lower)
+        if self._swallowed:
+            value = value + torch.where(scaled - r > reduced, 1.0 / reduced - lower, 0.0)
         return torch.where(r + scaled > reduced, value, torch.zeros_like(value))
 
     def _neck_integral(self, r: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from boltzgen.errors import InputError
+
 
 class Term(nn.Module):
     """One kind of force-field term; parameters are given as arrays and kept as buffers.
@@ -30,6 +32,7 @@ class Term(nn.Module):
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__()
         self.n_atoms = n_atoms
+        check_atoms(n_atoms, parameters.get("atoms"), type(self).__name__)
         self._arrays = {name: np.asarray(value) for name, value in parameters.items()}
         for name, value in self._arrays.items():
             tensor = torch.as_tensor(value)
@@ -46,6 +49,12 @@ class Term(nn.Module):
         terms ignore it.
         """
         raise NotImplementedError
+
+
+def check_atoms(n_atoms: int, atoms: np.ndarray | None, what: str) -> None:
+    """Raise InputError unless all indices of atoms lie within the molecule."""
+    if atoms is not None and atoms.size and not (atoms.min() >= 0 and atoms.max() < n_atoms):
+        raise InputError(f"a {what} names atom {atoms.max()} or {atoms.min()} of a molecule of {n_atoms} atoms.")
 
 
 class Differences(nn.Module):
@@ -72,7 +81,10 @@ class PairTerm(Term):
 
     def __init__(self, n_atoms: int, dtype: torch.dtype, **parameters: np.ndarray) -> None:
         super().__init__(n_atoms, dtype, **parameters)
-        self.vectors = Differences(*parameters["atoms"].T)
+        first, second = parameters["atoms"].T
+        if (first == second).any():
+            raise InputError(f"a {type(self).__name__} is between atom {first[first == second][0]} and itself.")
+        self.vectors = Differences(first, second)
 
     def squared_distances(self, x: Tensor) -> Tensor:
         """r² of each pair in nm², ``(m, batch)``."""

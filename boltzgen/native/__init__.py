@@ -20,7 +20,7 @@ CHOICE = "BOLTZGEN_KERNELS"
 """Environment variable that overrides the choice of the instruction set."""
 
 
-INTERFACE = 2
+INTERFACE = 3
 """Number of the interface in ``program.h`` that the structures below describe."""
 
 

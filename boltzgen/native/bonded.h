@@ -61,7 +61,7 @@ template <class V> INLINE void harmonic_angles(const Table<Scalar<V>>& table, Bl
 constexpr int FOURIER_ORDER = 6;
 constexpr int FOURIER_PARAMETERS = 1 + 2 * FOURIER_ORDER;
 
-// cos φ, sin φ and the gradient of φ; φ = 0 with zero gradient where three atoms are collinear.
+// cos φ, sin φ and the gradient of φ; NaN where three atoms are collinear.
 template <class V> struct Torsion {
     V cosine, sine;
     Vector3<V> first, second, third, fourth;
@@ -71,17 +71,10 @@ template <class V> struct Torsion {
 template <class V> INLINE Torsion<V> torsion(Vector3<V> i, Vector3<V> j, Vector3<V> k, Vector3<V> l) {
     Vector3<V> f = i - j, g = j - k, h = l - k;
     Vector3<V> a = cross(f, g), b = cross(h, g);
-    V a2 = dot(a, a), b2 = dot(b, b), g2 = dot(g, g);
-    Mask<V> collinear = (a2 < Scalar<V>(1e-24)) | (b2 < Scalar<V>(1e-24));
-    V one = broadcast<V>(1);
-    a2 = select<V>(collinear, one, a2);
-    b2 = select<V>(collinear, one, b2);
-    V inverse_g = rsqrt(g2), length = g2 * inverse_g;
-    V inverse_a = rsqrt(a2), inverse_b = rsqrt(b2), scale = inverse_a * inverse_b;
-    V regular = select<V>(collinear, V{}, one);
-    V cosine = select<V>(collinear, one, dot(a, b) * scale);
-    V sine = regular * dot(cross(b, a), g) * scale * inverse_g;
-    Vector3<V> u = (regular * inverse_a * inverse_a) * a, w = (regular * inverse_b * inverse_b) * b;
+    V inverse_g = rsqrt(dot(g, g)), length = dot(g, g) * inverse_g;
+    V inverse_a = rsqrt(dot(a, a)), inverse_b = rsqrt(dot(b, b)), scale = inverse_a * inverse_b;
+    V cosine = dot(a, b) * scale, sine = dot(cross(b, a), g) * scale * inverse_g;
+    Vector3<V> u = (inverse_a * inverse_a) * a, w = (inverse_b * inverse_b) * b;
     V fg = dot(f, g) * inverse_g, hg = dot(h, g) * inverse_g;
     Vector3<V> first = (-length) * u, fourth = length * w;
     Vector3<V> shift = fg * u - hg * w;

@@ -15,11 +15,16 @@ constexpr int BORN_PAIR = 8;
 // Numbers of each atom: ρ̃, s, ρ, α, β, γ, −½ τ q²/(4πε₀), A (ρ + 0.14)² ρ⁶.
 constexpr int BORN_ATOM = 8;
 
+// What is added to the descreening integral: the neck of the GBn models, or the part of OpenMM's GBSAOBCForce where one atom
+// swallows another.
+enum Extra { NONE, NECK, SWALLOWED };
+
 // Numbers that all share.
 template <class S> struct BornShared {
     const S* atoms;
     S neck_scale, neck_cutoff;
-    bool rescaled, neck;
+    bool rescaled;
+    Extra extra;
 
     explicit BornShared(const Table<S>& table, int n_atoms) {
         atoms = table.shared;
@@ -27,7 +32,7 @@ template <class S> struct BornShared {
         rescaled = rest[0] != 0;
         neck_scale = rest[1];
         neck_cutoff = rest[2];
-        neck = neck_scale != 0;
+        extra = neck_scale != 0 ? NECK : rest[3] != 0 ? SWALLOWED : NONE;
     }
 };
 
@@ -47,7 +52,7 @@ template <class V> struct Descreening {
 
 // ½[1/L − 1/U + ¼(r − s²/r)(1/U² − 1/L²) + ½ ln(L/U)/r]. The slope with respect to the limits U and L vanishes, except
 // through L = s − r, where atom j swallows atom i.
-template <class V> INLINE Descreening<V> descreening(V r, V inverse_r, Scalar<V> reduced, Scalar<V> scaled) {
+template <class V, Extra EXTRA> INLINE Descreening<V> descreening(V r, V inverse_r, Scalar<V> reduced, Scalar<V> scaled) {
     typedef Scalar<V> S;
     V upper = r + scaled, difference = r - scaled;
     V lower = maximum(absolute(difference), broadcast<V>(reduced));
@@ -56,7 +61,11 @@ template <class V> INLINE Descreening<V> descreening(V r, V inverse_r, Scalar<V>
     V logarithm = S(0.25) * inverse_r * log(u * lower);
     V value = S(0.5) * (l - u) + S(0.125) * (r - ratio) * squares + logarithm;
     V slope = S(0.125) * (S(1) + ratio * inverse_r) * squares - logarithm * inverse_r;
-    slope += select<V>(difference < -reduced, l * l, V{});
+    Mask<V> swallowed = difference < -reduced;
+    if (EXTRA == SWALLOWED)
+        value += select<V>(swallowed, S(1) / reduced - l, V{});  // its slope cancels that of L
+    else
+        slope += select<V>(swallowed, l * l, V{});
     Mask<V> outside = upper <= reduced;
     return {select<V>(outside, V{}, value), select<V>(outside, V{}, slope)};
 }
@@ -73,7 +82,7 @@ INLINE void add_neck(Descreening<V>& d, V r, Scalar<V> cutoff, Scalar<V> depth, 
     d.slope += select<V>(near, slope, V{});
 }
 
-template <class V, bool SOFT, bool GRADIENT, bool NECK>
+template <class V, bool SOFT, bool GRADIENT, Extra EXTRA>
 INLINE void descreen(const Table<Scalar<V>>& table, const BornShared<Scalar<V>>& shared, int n, Block<V>& block,
                      BornSpace<V>& space) {
     typedef Scalar<V> S;
@@ -94,9 +103,9 @@ INLINE void descreen(const Table<Scalar<V>>& table, const BornShared<Scalar<V>>&
             Pair<V> pair = nonbonded_pair(inverse_r, p);
             if (SOFT) soften(pair, block.softening);
             block.energy += pair.energy;
-            Descreening<V> onto_i = descreening(r, inverse_r, pi[0], pj[1]);
-            Descreening<V> onto_j = descreening(r, inverse_r, pj[0], pi[1]);
-            if (NECK) {
+            Descreening<V> onto_i = descreening<V, EXTRA>(r, inverse_r, pi[0], pj[1]);
+            Descreening<V> onto_j = descreening<V, EXTRA>(r, inverse_r, pj[0], pi[1]);
+            if (EXTRA == NECK) {
                 S cutoff = pi[2] + pj[2] + shared.neck_cutoff;
                 add_neck(onto_i, r, cutoff, shared.neck_scale * p[4], p[5]);
                 add_neck(onto_j, r, cutoff, shared.neck_scale * p[6], p[7]);
@@ -191,10 +200,11 @@ template <class V, bool SOFT, bool GRADIENT>
 INLINE void generalized_born(const Table<Scalar<V>>& table, int n, Block<V>& block, V* workspace) {
     BornShared<Scalar<V>> shared(table, n);
     BornSpace<V> space(workspace, n);
-    if (shared.neck)
-        descreen<V, SOFT, GRADIENT, true>(table, shared, n, block, space);
-    else
-        descreen<V, SOFT, GRADIENT, false>(table, shared, n, block, space);
+    switch (shared.extra) {
+        case NECK: descreen<V, SOFT, GRADIENT, NECK>(table, shared, n, block, space); break;
+        case SWALLOWED: descreen<V, SOFT, GRADIENT, SWALLOWED>(table, shared, n, block, space); break;
+        case NONE: descreen<V, SOFT, GRADIENT, NONE>(table, shared, n, block, space); break;
+    }
     born_radii(shared, n, block, space);
     screened_coulomb<V, SOFT, GRADIENT>(table, n, block, space);
     if (GRADIENT) pair_forces(n, block, space);

@@ -53,10 +53,10 @@ template <class V> static void write_row(V value, int count, Scalar<V>* to) {
     }
 }
 
-// Samples that cannot be computed have energy +inf and gradient zero.
+// Samples whose coordinates, energy or gradient are not finite have energy +inf and gradient zero.
 template <class V> static Mask<V> failures(const Block<V>& block, int rows) {
     V probe = Scalar<V>(0) * block.energy.value;
-    for (int row = 0; row < rows; ++row) probe += Scalar<V>(0) * block.g[row];
+    for (int row = 0; row < rows; ++row) probe += Scalar<V>(0) * block.g[row] + Scalar<V>(0) * block.x[row];
     return probe != Scalar<V>(0);  // NaN, as 0 · inf is
 }
 

@@ -1,8 +1,10 @@
 // The C interface of the kernels: chooses the instruction set at run time and shares a batch among threads.
 #include <cstdlib>
+#include <exception>
+#include <memory>
+#include <new>
 #include <string_view>
 #include <thread>
-#include <vector>
 
 #include "program.h"
 
@@ -32,26 +34,33 @@ const Kernels* find(const char* name) {
     return is("baseline") ? &baseline::KERNELS : nullptr;
 }
 
-template <class Run> int shared_among_threads(int64_t batch, int threads, int64_t bytes, Run run) {
+// Runs the shares of a batch side by side; what no thread can be had for runs on this one. No exception leaves.
+template <class Run> int shared_among_threads(int64_t batch, int threads, int64_t bytes, Run run) noexcept {
     const int64_t blocks = (batch + GRAIN - 1) / GRAIN;
     if (threads > blocks) threads = int(blocks);
-    std::vector<void*> spaces(threads, nullptr);
-    bool enough = true;
-    for (void*& space : spaces) {
-        space = bytes ? std::aligned_alloc(64, (bytes + 63) / 64 * 64) : nullptr;
-        enough = enough && (space || !bytes);
+    if (threads < 1) threads = 1;
+    std::unique_ptr<void*[]> spaces(new (std::nothrow) void*[threads]());
+    std::unique_ptr<std::thread[]> helpers(new (std::nothrow) std::thread[threads]);
+    bool enough = spaces && helpers;
+    for (int k = 0; enough && k < threads; ++k) {
+        spaces[k] = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+        enough = spaces[k] != nullptr;
     }
     if (enough) {
         auto part = [&](int k) {
             const int64_t begin = blocks * k / threads * GRAIN, end = blocks * (k + 1) / threads * GRAIN;
             run(Share{begin, end < batch ? end : batch, spaces[k]});
         };
-        std::vector<std::thread> helpers;
-        for (int k = 1; k < threads; ++k) helpers.emplace_back(part, k);
+        int started = 1;
+        try {
+            for (; started < threads; ++started) helpers[started] = std::thread(part, started);
+        } catch (const std::exception&) {
+        }
         part(0);
-        for (std::thread& helper : helpers) helper.join();
+        for (int k = started; k < threads; ++k) part(k);
+        for (int k = 1; k < started; ++k) helpers[k].join();
     }
-    for (void* space : spaces) std::free(space);
+    for (int k = 0; spaces && k < threads; ++k) std::free(spaces[k]);
     return enough ? 0 : 1;
 }
 

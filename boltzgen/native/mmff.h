@@ -5,7 +5,7 @@
 
 namespace BOLTZGEN_ISA {
 
-// Floor of r² in nm² and |a×b|² in nm⁴: keeps gradients finite where atoms coincide or are collinear.
+// Floor of r² of non-bonded pairs in nm², whose energy is finite at r = 0, and under the roots of Wilson angles.
 constexpr double MMFF_FLOOR = 1e-24;
 
 template <class V> INLINE V above_floor(V square) { return maximum(square, broadcast<V>(Scalar<V>(MMFF_FLOOR))); }
@@ -18,7 +18,7 @@ template <class V> INLINE void mmff_bonds(const Table<Scalar<V>>& table, Block<V
         const int32_t* atoms = table.atoms + 2 * row;
         const S* p = table.parameters + 2 * row;
         Vector3<V> arm = atom(block.x, atoms[0]) - atom(block.x, atoms[1]);
-        V r2 = above_floor(dot(arm, arm)), inverse_r = rsqrt(r2), d = r2 * inverse_r - p[1];
+        V r2 = dot(arm, arm), inverse_r = rsqrt(r2), d = r2 * inverse_r - p[1];
         V kd = p[0] * d;
         block.energy += S(0.5) * kd * d * (S(1) + d * (quartic * d - cubic));
         V slope = kd * (S(1) + d * (S(2) * quartic * d - S(1.5) * cubic));
@@ -58,7 +58,7 @@ template <class V> INLINE void mmff_linear_angles(const Table<Scalar<V>>& table,
         const S k = table.parameters[row];
         Vector3<V> centre = atom(block.x, atoms[1]);
         Vector3<V> a = atom(block.x, atoms[0]) - centre, b = atom(block.x, atoms[2]) - centre;
-        V inverse_a = rsqrt(above_floor(dot(a, a))), inverse_b = rsqrt(above_floor(dot(b, b)));
+        V inverse_a = rsqrt(dot(a, a)), inverse_b = rsqrt(dot(b, b));
         V scale = inverse_a * inverse_b, cosine = dot(a, b) * scale;
         block.energy += k * (S(1) + cosine);
         Vector3<V> first = (k * scale) * b - (k * cosine * inverse_a * inverse_a) * a;
@@ -75,7 +75,7 @@ template <class V> INLINE void mmff_stretch_bends(const Table<Scalar<V>>& table,
         const S* p = table.parameters + 5 * row;
         Vector3<V> centre = atom(block.x, atoms[1]);
         Vector3<V> a = atom(block.x, atoms[0]) - centre, b = atom(block.x, atoms[2]) - centre;
-        V a2 = above_floor(dot(a, a)), b2 = above_floor(dot(b, b));
+        V a2 = dot(a, a), b2 = dot(b, b);
         V inverse_a = rsqrt(a2), inverse_b = rsqrt(b2);
         Angle<V> angle = bond_angle(a, b);
         V stretch = p[0] * (a2 * inverse_a - p[2]) + p[1] * (b2 * inverse_b - p[3]), bend = angle.theta - p[4];

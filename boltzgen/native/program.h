@@ -5,7 +5,7 @@
 #include <cstdint>
 
 // Raised with every change of this file, so that Python never calls a library that was built from another one.
-constexpr int INTERFACE = 2;
+constexpr int INTERFACE = 3;
 
 enum Kind : int32_t {
     HARMONIC_BOND = 0,

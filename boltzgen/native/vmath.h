@@ -74,7 +74,7 @@ INLINE Double log(Double x) {
     return f - (half - y) + e * Traits<Double>::ln2_high;
 }
 
-// For arguments of a few turns at most.
+// For arguments within 1e5 of zero: beyond, the reduction to a quarter turn has too few digits.
 template <class V> INLINE void sincos(V x, V& sine, V& cosine) {
     typedef Traits<V> T;
     V shifted = x * Scalar<V>(0.63661977236758134308) + T::round_magic;

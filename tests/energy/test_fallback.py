@@ -266,7 +266,9 @@ def test_what_openmm_says_against_a_system_is_passed_on(frames):
     for _ in range(22):
         system.addParticle(1.0)
     system.addForce(openmm.CustomCentroidBondForce(2, "unheard_of * distance(g1, g2)"))
-    potential = from_openmm(system, fallback=True)
+    with pytest.raises(InputError, match="unheard_of"):
+        from_openmm(system, fallback=True)
+    potential = PotentialEnergy([OpenMMEnergy(22, torch.float64, system_xml=openmm.XmlSerializer.serialize(system))])
     with pytest.raises(EnvironmentProblem, match="unheard_of"):
         potential(torch.as_tensor(frames[:1]))
 

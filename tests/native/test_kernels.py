@@ -216,6 +216,20 @@ def test_placement_and_its_adjoint(dipeptide, instruction_set, dtype, monkeypatc
         assert (a - b).abs().max() < tolerance * max(1.0, float(b.detach().abs().max()))
 
 
+def test_threads_do_not_change_placement(dipeptide):
+    molecule = dipeptide.molecule
+    geometry = InternalToCartesian(build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds))
+    internal = geometry.internal(_frames(dipeptide.positions, 100))
+    one = geometry.place(internal)
+    torch.set_num_threads(3)
+    try:
+        several = geometry.place(internal)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(one[0], several[0])
+    assert torch.equal(one[1], several[1])
+
+
 def test_placement_does_not_make_up_numbers(dipeptide):
     """A bond that is zero, negative or NaN, and an angle outside (0, π), have no log volume."""
     molecule = dipeptide.molecule
