@@ -48,22 +48,28 @@ def prepare(
 ) -> StageResult:
     """Read a molecule, assign its force field, fit its coordinates: ``system.h5``, ``system.pdb``, ``system.xml``.
 
-    With ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later
-    stage that is forced can go on from its checkpoint.
+    ``smiles`` is the molecule or, beside ``source``, where the bond orders of a PDB or mmCIF file come from. With
+    ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later stage
+    that is forced can go on from its checkpoint.
     """
     # Imported here: they bring OpenMM and RDKit, which a prepared run does without.
     from boltzgen.chemistry.build import build
+    from boltzgen.chemistry.external import read_system_file
+    from boltzgen.chemistry.interpret import Reading
     from boltzgen.chemistry.read import read_input
 
-    text = read_input(source, smiles)
-    directory = RunDirectory(run) if run else RunDirectory.default_for(Path(text.name))
     settings = config.prepare
+    text = read_input(source, None if source else smiles)
+    template = read_input(smiles=smiles) if source and smiles is not None else None
+    system_file = read_system_file(settings.system) if settings.system else None
+    parents = {"input": text, "smiles": template, "system": system_file}
+    directory = RunDirectory(run) if run else RunDirectory.default_for(Path(text.name))
     stage = Stage(
         "prepare",
         directory,
         directory.system_h5,
-        {"prepare": settings.model_dump(mode="json"), "seed": config.seed},
-        {"input": text.sha256},
+        {"prepare": settings.model_dump(mode="json", exclude={"system"}), "seed": config.seed},
+        {name: parent.sha256 for name, parent in parents.items() if parent is not None},
         settings.temperature,
         config.seed,
         context,
@@ -71,12 +77,22 @@ def prepare(
     )
     if _is_prepared(stage, keep_same):
         return stage.skipped()
-    chemical = build(text, settings.force_field, settings.solvent)
+    reading = Reading(
+        template=template,
+        charge=settings.charge,
+        model=settings.model,
+        largest_fragment=settings.largest_fragment,
+        add_hydrogens=settings.add_hydrogens,
+        stereo=settings.stereo,
+        keep_order=system_file is not None,
+        seed=config.seed,
+    )
+    chemical = build(text, settings.force_field, settings.solvent, reading, system_file)
     for warning in chemical.warnings:
         context.reporter.warn(warning)
     with writing(directory):
         context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
-        prepared = _fit(chemical, settings, config.seed)
+        prepared = _fit(chemical, settings, config.seed, context)
         return _store(stage, chemical, prepared)
 
 
@@ -91,15 +107,17 @@ def _is_prepared(stage: Stage, keep_same: bool) -> bool:
         raise
 
 
-def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int) -> _Prepared:
+def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int, context: Context) -> _Prepared:
     """Convert the energy, check it against OpenMM, and fit the coordinates."""
     from boltzgen.coordinates.harmonic import fit_coordinates
     from boltzgen.coordinates.zmatrix import build_zmatrix
-    from boltzgen.energy.convert import from_openmm
+    from boltzgen.energy import OpenMMEnergy, from_openmm
     from boltzgen.energy.parity import check_parity
 
     molecule = chemical.molecule
-    potential = from_openmm(chemical.system)
+    potential = from_openmm(chemical.system, fallback=True)
+    if any(isinstance(term, OpenMMEnergy) for term in potential.terms):
+        context.reporter.warn("OpenMM itself evaluates the forces that cannot be converted, one sample at a time: slow")
     parity = check_parity(chemical.system, potential, chemical.positions, seed=seed)
     if not parity.agrees:
         raise InputError(
@@ -157,6 +175,7 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) ->
         "charge": molecule.charge,
         "stereocentres": chemical.stereocentres,
         "force_field": chemical.force_field,
+        "force_field_reason": chemical.force_field_reason,
         "solvent": chemical.solvent,
         "n_atoms": molecule.n_atoms,
         "n_torsions": coordinates.n_torsions,
