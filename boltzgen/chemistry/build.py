@@ -28,7 +28,7 @@ from boltzgen.chemistry.forcefield import (
     FORCE_FIELDS,
     GENERAL_DEFAULT,
     PEPTIDE_DEFAULT,
-    build_amber_system,
+    build_system,
     force_field_files,
     force_field_name,
     is_generated,
@@ -173,7 +173,7 @@ def _system(given: Interpreted, topology: app.Topology, choice: _Choice) -> open
         return build_mmff_system(given.mol, choice.force_field)
     if is_generated(choice.force_field):
         return build_generated_system(given.mol, topology, choice.force_field, choice.solvent)
-    system = build_amber_system(topology, choice.force_field, choice.solvent)
+    system = build_system(topology, choice.force_field, choice.solvent)
     total = net_charge(system)
     if abs(total - Chem.GetFormalCharge(given.mol)) > 1e-3:
         raise UnsupportedError(

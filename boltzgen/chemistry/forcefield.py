@@ -58,7 +58,7 @@ def force_field_files(force_field: str, solvent: str) -> dict[str, str]:
     return {name: hashlib.sha256((DATA / name).read_bytes()).hexdigest() for name in files if name}
 
 
-def build_amber_system(topology: app.Topology, force_field: str, solvent: str) -> openmm.System:
+def build_system(topology: app.Topology, force_field: str, solvent: str) -> openmm.System:
     """Assign parameters: all bonds flexible, no cut-off, no constraints, no remover of centre-of-mass motion.
 
     Raises
