@@ -15,7 +15,7 @@ from boltzgen.chemistry.structure import PlacedResidue, Structure
 from boltzgen.errors import InputError
 
 DEFAULTS = {"HIS": "HIE", "HSE": "HIE", "HSD": "HID", "HSP": "HIP"}
-"""Templates of residue names that leave the protonation open, where it is not the first of ``VARIANTS``."""
+"""Templates of the names of histidine that are no templates themselves."""
 
 
 def complete_peptide(
@@ -55,8 +55,8 @@ def complete_peptide(
 
 
 def _template(group: Sequence[AtomRecord], residues: dict[str, Residue]) -> Residue:
-    given = group[0].residue_name
-    return residues[DEFAULTS.get(given) or VARIANTS.get(given, (given,))[0]]
+    given = DEFAULTS.get(group[0].residue_name, group[0].residue_name)
+    return residues[given if given in residues else VARIANTS[given][0]]
 
 
 def _without_hydrogens(template: Residue) -> Residue:
