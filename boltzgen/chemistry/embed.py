@@ -11,6 +11,11 @@ from boltzgen.chemistry.structure import check_geometry
 from boltzgen.errors import InputError, UnsupportedError
 
 N_CONFORMERS = 10
+MAX_ATTEMPTS = 30
+
+PREFERENCES = ((False, True), (True, True), (True, False))
+"""What is tried in turn: whether to start at random, and whether torsions are known. Strained rings, such as those
+with an alkyne, need the last: distances alone."""
 
 
 def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
@@ -23,16 +28,19 @@ def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
     UnsupportedError
         If no structure with the declared stereo is found.
     """
-    for random_start in (False, True):
+    for random_start, knowledge in PREFERENCES:
         trial = Chem.Mol(mol)
         with BlockLogs():  # it complains about charged nitrogens, which the embedding handles well
             rdDistGeom.EmbedMultipleConfs(
                 trial,
                 numConfs=N_CONFORMERS,
+                maxAttempts=MAX_ATTEMPTS,
                 randomSeed=seed + 1,  # RDKit reads −1 as no seed
-                useRandomCoords=random_start,
                 useMacrocycleTorsions=True,
                 ETversion=2,
+                useRandomCoords=random_start,
+                useExpTorsionAnglePrefs=knowledge,
+                useBasicKnowledge=knowledge,
             )
             energies = _minimised(trial)
         for _, number in sorted(energies):
@@ -85,7 +93,7 @@ def positions_of(mol: Chem.Mol) -> np.ndarray:
 def _minimised(mol: Chem.Mol) -> list[tuple[float, int]]:
     """MMFF94s energies and numbers of the conformers, minimised in place; energy 0 where there are no parameters."""
     numbers = [conformer.GetId() for conformer in mol.GetConformers()]
-    if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+    if not numbers or not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
         return [(0.0, number) for number in numbers]
     results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=2000, mmffVariant="MMFF94s")
     return [(energy, number) for number, (_, energy) in zip(numbers, results, strict=True)]

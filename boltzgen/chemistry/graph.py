@@ -13,6 +13,8 @@ from boltzgen.chemistry.read import InputSource, printable
 from boltzgen.chemistry.structure import check_size
 from boltzgen.errors import InputError, UnsupportedError
 
+BOND_TYPES = {Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE}
+
 
 def molecule_from_smiles(source: InputSource, warnings: list[str], *, largest_fragment: bool = False) -> Chem.Mol:
     """Return the molecule of a SMILES with all hydrogens, heavy atoms first, without coordinates.
@@ -30,7 +32,10 @@ def molecule_from_smiles(source: InputSource, warnings: list[str], *, largest_fr
     if mol is None:
         raise InputError(f"{where} is no valid SMILES. Check brackets, ring numbers and element symbols.")
     mol = _checked(mol, where, warnings, largest_fragment=largest_fragment)
-    mol = Chem.AddHs(Chem.RemoveHs(mol))
+    try:
+        mol = Chem.AddHs(Chem.RemoveHs(mol))
+    except ValueError as error:  # RDKit accepts some bonds that it cannot tell the order of later
+        raise InputError(f"{where}: {printable(str(error), 160)}. Correct the molecule.") from error
     check_size(mol.GetNumAtoms(), source.where)
     Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
@@ -93,11 +98,19 @@ def with_hydrogens(mol: Chem.Mol, warnings: list[str]) -> Chem.Mol:
 
 
 def check_molecule(mol: Chem.Mol, where: str) -> None:
-    """Raise UnsupportedError for atoms that no force field here knows, and for molecules without shape."""
+    """Raise UnsupportedError for atoms and bonds that no force field here knows, and for molecules without shape."""
     for atom in mol.GetAtoms():
         reason = _unsupported_atom(atom)
         if reason:
             raise UnsupportedError(f"{where}: atom {atom.GetIdx() + 1} ({atom.GetSymbol()}) {reason}.")
+    for bond in mol.GetBonds():
+        known = bond.GetBondType() in BOND_TYPES or (bond.GetIsAromatic() and bond.IsInRing())
+        if not known:
+            i, j = bond.GetBeginAtomIdx() + 1, bond.GetEndAtomIdx() + 1
+            raise UnsupportedError(
+                f"{where}: the bond of atoms {i} and {j} is {str(bond.GetBondType()).lower()}, which no force field "
+                "knows. Draw it as single, double or triple."
+            )
     if mol.GetNumAtoms() == 1 and not mol.GetAtomWithIdx(0).GetTotalNumHs():
         raise UnsupportedError(f"{where}: a single atom has no conformations. Give a molecule.")
 
@@ -106,10 +119,13 @@ def _checked(mol: Chem.Mol, where: str, warnings: list[str], *, largest_fragment
     if mol.GetNumAtoms() == 0:
         raise InputError(f"{where}: no atoms. Give a molecule.")
     with BlockLogs():
-        problems = Chem.DetectChemistryProblems(mol)
-        if problems:
-            raise InputError(f"{where}: {printable(problems[0].Message(), 160)}. Correct the molecule.")
-        Chem.SanitizeMol(mol)
+        problems = [problem.Message() for problem in Chem.DetectChemistryProblems(mol)]
+        try:
+            Chem.SanitizeMol(mol)
+        except ValueError as error:  # it finds more than the list of problems has
+            problems.append(str(error))
+    if problems:
+        raise InputError(f"{where}: {printable(problems[0], 160)}. Correct the molecule.")
     fragments = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
     if len(fragments) > 1:
         if not largest_fragment:

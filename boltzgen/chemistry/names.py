@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from boltzgen.chemistry.structure import Structure
 
 LIGAND = "LIG"
 """Residue name of a molecule that brings none."""
+
+_PDB_NAME = re.compile(r"[\w'*+-]{1,4}", re.ASCII)
 
 Torsions = dict[str, tuple[int, int, int, int]]
 
@@ -39,8 +42,8 @@ def names_of_structure(structure: Structure) -> Names:
 def names_of_molecule(mol: Chem.Mol) -> Names:
     """Return the names that a MOL2 file gives if they are unique and fit a PDB file, else element and number."""
     given = [a.GetProp("_TriposAtomName") if a.HasProp("_TriposAtomName") else "" for a in mol.GetAtoms()]
-    fit = all(name.isascii() and name.isalnum() and len(name) <= 4 for name in given)
-    atoms = given if fit and len(set(given)) == len(given) else _numbered(mol)
+    fit = len(set(given)) == len(given) and all(_PDB_NAME.fullmatch(name) for name in given)
+    atoms = given if fit else _numbered(mol)
     return Names(tuple(atoms), ((LIGAND, 1),), (0,) * mol.GetNumAtoms())
 
 
@@ -52,9 +55,9 @@ def names_of_records(records: Sequence[AtomRecord], mol: Chem.Mol) -> Names:
         residue_of_atom.append(residue_of_atom[atom.GetNeighbors()[0].GetIdx()])
     given = [atom.name for atom in records] + _numbered(mol)[len(records) :]
     pairs = list(zip(residue_of_atom, given, strict=True))
-    fit = len(set(pairs)) == len(pairs) and all(name.isprintable() and len(name) <= 4 for name in given)
+    fit = len(set(pairs)) == len(pairs) and all(_PDB_NAME.fullmatch(name) for name in given)
     residues = tuple(
-        (name[:3], int(number) if number.lstrip("-").isdigit() else index + 1)
+        (re.sub(r"[^\w+-]", "_", name[:3], flags=re.ASCII), int(number) if number.lstrip("-").isdigit() else index + 1)
         for index, (_, number, name) in enumerate(keys)
     )
     return Names(tuple(given if fit else _numbered(mol)), residues, tuple(residue_of_atom))
@@ -94,8 +97,8 @@ def rotatable_torsions(mol: Chem.Mol, names: Names, rigid_bonds: Sequence[tuple[
     """
     torsions: Torsions = {}
     rigid = set(rigid_bonds)
-    numbers = [names.residues[r][1] if len(names.residues) > 1 else "" for r in names.residue_of_atom]
-    labels = [f"{name}{number and f'/{number}'}" for name, number in zip(names.atoms, numbers, strict=True)]
+    numbers = [str(names.residues[r][1]) if len(names.residues) > 1 else "" for r in names.residue_of_atom]
+    labels = [f"{name}@{number}" if number else name for name, number in zip(names.atoms, numbers, strict=True)]
     for bond in mol.GetBonds():
         b, c = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
         if (b, c) in rigid or _is_linear(mol, b) or _is_linear(mol, c):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from boltzgen.chemistry.build import ChemicalSystem
     from boltzgen.coordinates.harmonic import Fitted
     from boltzgen.energy.parity import Parity
+    from boltzgen.energy.potential import PotentialEnergy
+
+STRAIN_LIMIT = 1000.0
+"""How far a structure may lie above the minimum next to it, kJ/mol."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int, context: 
     potential = from_openmm(chemical.system, fallback=True)
     if any(isinstance(term, OpenMMEnergy) for term in potential.terms):
         context.reporter.warn("OpenMM itself evaluates the forces that cannot be converted, one sample at a time: slow")
+    _check_strain(potential, chemical)
     parity = check_parity(chemical.system, potential, chemical.positions, seed=seed)
     if not parity.agrees:
         raise InputError(
@@ -143,6 +148,26 @@ def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int, context: 
     )
     target = Target(molecule, potential, fitted.coordinates, settings.temperature)
     return _Prepared(target, parity, fitted, n_energies)
+
+
+def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> None:
+    """Refuse a structure that no molecule has: atoms named, as far as the forces tell."""
+    from boltzgen.sampling.minimise import minimise
+
+    where, start = chemical.source.where, torch.as_tensor(chemical.positions)[..., None]
+    energy, gradient = potential.evaluate(start)
+    if not bool(torch.isfinite(energy).all()):
+        raise InputError(f"{where}: the energy of the structure is not finite. Check its coordinates.")
+    strain = (energy - minimise(potential, start, tolerance=100.0, max_steps=500).energy).item()
+    if strain > STRAIN_LIMIT:
+        worst = int(gradient.square().sum(dim=1)[:, 0].argmax())
+        molecule = chemical.molecule
+        residue = molecule.residue_of_atom[worst]
+        label = f"{molecule.atom_names[worst]} of {molecule.residue_names[residue]}{molecule.residue_numbers[residue]}"
+        raise InputError(
+            f"{where}: the structure lies {strain:,.0f} kJ/mol above the minimum next to it; the force is largest on "
+            f"{label}. Correct its coordinates."
+        )
 
 
 def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> StageResult:
