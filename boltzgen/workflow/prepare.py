@@ -32,6 +32,15 @@ STRAIN_LIMIT = 1000.0
 
 
 @dataclass(frozen=True)
+class _Energy:
+    """A converted energy, how well it agrees with OpenMM, and what the checks cost."""
+
+    potential: PotentialEnergy
+    parity: Parity
+    n_energies: int
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """A target with what was found on the way to it."""
 
@@ -94,9 +103,10 @@ def prepare(
     chemical = build(text, settings.force_field, settings.solvent, reading, system_file)
     for warning in chemical.warnings:
         context.reporter.warn(warning)
+    energy = _convert(chemical, config.seed, context)
     with writing(directory):
         context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
-        prepared = _fit(chemical, settings, config.seed, context)
+        prepared = _fit(chemical, energy, settings, config.seed)
         return _store(stage, chemical, prepared)
 
 
@@ -111,26 +121,32 @@ def _is_prepared(stage: Stage, keep_same: bool) -> bool:
         raise
 
 
-def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int, context: Context) -> _Prepared:
-    """Convert the energy, check it against OpenMM, and fit the coordinates."""
-    from boltzgen.coordinates.harmonic import fit_coordinates
-    from boltzgen.coordinates.zmatrix import build_zmatrix
+def _convert(chemical: ChemicalSystem, seed: int, context: Context) -> _Energy:
+    """Convert the energy, see that the structure can have it, and check it against OpenMM."""
     from boltzgen.energy import OpenMMEnergy, from_openmm
     from boltzgen.energy.parity import check_parity
 
-    molecule = chemical.molecule
     potential = from_openmm(chemical.system, fallback=True)
     if any(isinstance(term, OpenMMEnergy) for term in potential.terms):
         context.reporter.warn("OpenMM itself evaluates the forces that cannot be converted, one sample at a time: slow")
-    _check_strain(potential, chemical)
+    n_energies = _check_strain(potential, chemical)
     parity = check_parity(chemical.system, potential, chemical.positions, seed=seed)
     if not parity.agrees:
         raise InputError(
             f"the converted energy deviates from OpenMM by {parity.energy:.3g} kJ/mol and "
             f"{parity.force:.3g} kJ/mol/nm. Please report this molecule."
         )
+    return _Energy(potential, parity, n_energies)
+
+
+def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, seed: int) -> _Prepared:
+    """Fit the coordinates."""
+    from boltzgen.coordinates.harmonic import fit_coordinates
+    from boltzgen.coordinates.zmatrix import build_zmatrix
+
+    molecule, potential = chemical.molecule, energy.potential
     kT = thermal_energy(settings.temperature)
-    n_energies = 0
+    n_energies = energy.n_energies
 
     def softened(x: torch.Tensor) -> torch.Tensor:
         nonlocal n_energies
@@ -147,18 +163,19 @@ def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int, context: 
         seed=seed,
     )
     target = Target(molecule, potential, fitted.coordinates, settings.temperature)
-    return _Prepared(target, parity, fitted, n_energies)
+    return _Prepared(target, energy.parity, fitted, n_energies)
 
 
-def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> None:
-    """Refuse a structure that no molecule has: atoms named, as far as the forces tell."""
+def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
+    """Refuse a structure that no molecule has, naming the atom with the largest force; returns the energies spent."""
     from boltzgen.sampling.minimise import minimise
 
     where, start = chemical.source.where, torch.as_tensor(chemical.positions)[..., None]
     energy, gradient = potential.evaluate(start)
     if not bool(torch.isfinite(energy).all()):
         raise InputError(f"{where}: the energy of the structure is not finite. Check its coordinates.")
-    strain = (energy - minimise(potential, start, tolerance=100.0, max_steps=500).energy).item()
+    minimum = minimise(potential, start, tolerance=100.0, max_steps=500)
+    strain = (energy - minimum.energy).item()
     if strain > STRAIN_LIMIT:
         worst = int(gradient.square().sum(dim=1)[:, 0].argmax())
         molecule = chemical.molecule
@@ -168,6 +185,7 @@ def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> None:
             f"{where}: the structure lies {strain:,.0f} kJ/mol above the minimum next to it; the force is largest on "
             f"{label}. Correct its coordinates."
         )
+    return minimum.n_steps + 2
 
 
 def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> StageResult:
