@@ -71,6 +71,9 @@ def molecule_from_charge(atoms: Sequence[AtomRecord], charge: int, where: str) -
     UnsupportedError
         For several molecules, and where the search would take too long.
     """
+    if not any(atom.element == "H" for atom in atoms):
+        # The search would find some other molecule, with multiple bonds in their place.
+        raise InputError(f"{where}: no hydrogens. Give the molecule as --smiles, with --add-hydrogens.")
     mol = _skeleton(atoms, where)
     advice = "Check the charge and the hydrogens, or give the molecule as --smiles."
     try:

@@ -118,6 +118,7 @@ def check_molecule(mol: Chem.Mol, where: str) -> None:
 def _checked(mol: Chem.Mol, where: str, warnings: list[str], *, largest_fragment: bool) -> Chem.Mol:
     if mol.GetNumAtoms() == 0:
         raise InputError(f"{where}: no atoms. Give a molecule.")
+    check_size(max(map(len, Chem.GetMolFrags(mol))), where)  # before rings are sought, which may take long
     with BlockLogs():
         problems = [problem.Message() for problem in Chem.DetectChemistryProblems(mol)]
         try:

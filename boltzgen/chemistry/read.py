@@ -14,10 +14,13 @@ from typing import Literal
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
-from boltzgen.errors import InputError, StorageError
+from boltzgen.errors import InputError, StorageError, UnsupportedError
 
 SIZE_LIMIT = 64 * 2**20
 """Largest accepted input in bytes, after decompression."""
+
+SMILES_LIMIT = 5000
+"""Longest accepted SMILES in characters; nested branches cost the parser memory."""
 
 KINDS = "a PDB, mmCIF, SDF, MOL, MOL2 or .smi file"
 
@@ -66,6 +69,8 @@ def read_input(path: str | Path | None = None, smiles: str | None = None) -> Inp
     InputError
         If neither or both are given, or the file is missing, a folder, empty, too large, binary or of no
         known kind.
+    UnsupportedError
+        If the SMILES is longer than ``SMILES_LIMIT``.
     StorageError
         If the file cannot be read.
     """
@@ -117,7 +122,11 @@ def _kind(text: str, is_called_smiles: bool) -> Kind | None:
 
 def _reads_as_smiles(lines: list[str]) -> bool:
     with BlockLogs():
-        return len(lines) == 1 and Chem.MolFromSmiles(lines[0].split()[0], sanitize=False) is not None
+        return (
+            len(lines) == 1
+            and len(lines[0]) <= SMILES_LIMIT
+            and Chem.MolFromSmiles(lines[0].split()[0], sanitize=False) is not None
+        )
 
 
 def _sha256(text: str) -> str:
@@ -164,7 +173,7 @@ def _first_smiles(text: str, where: str) -> str:
     number, line = lines[0]
     smiles, *title = line.split(maxsplit=1)
     with BlockLogs():
-        if title and Chem.MolFromSmiles(title[0].split()[0]) is not None:
+        if title and Chem.MolFromSmiles(title[0].split()[0][:SMILES_LIMIT]) is not None:
             raise InputError(
                 f"{where}:{number}: the text after the SMILES reads as another SMILES. "
                 "Remove the space, or choose another title."
@@ -175,6 +184,8 @@ def _first_smiles(text: str, where: str) -> str:
 def _smiles_source(smiles: str, name: str, where: str) -> InputSource:
     if not smiles.strip():
         raise InputError(f"{where}: empty SMILES. Give a molecule.")
+    if len(smiles) > SMILES_LIMIT:
+        raise UnsupportedError(f"{where}: a SMILES of {len(smiles):,} characters; the limit is {SMILES_LIMIT:,}.")
     # RDKit stops at white space and would silently build another molecule from the first part.
     for column, character in enumerate(smiles, 1):
         if not "!" <= character <= "~":

@@ -10,7 +10,9 @@ from itertools import groupby
 import numpy as np
 from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
 from rdkit import Chem
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from boltzgen.chemistry.read import InputSource, printable
 from boltzgen.chemistry.residues import KNOWN
@@ -84,8 +86,10 @@ def largest_component(atoms: Sequence[AtomRecord], warnings: list[str]) -> list[
     """Return the atoms of the largest molecule, bonds being distances below 1.3 times the covalent radii."""
     x = np.array([atom.xyz for atom in atoms]) / 10.0
     radius = np.array([covalent_radius(atom.element) for atom in atoms])
-    bonded = np.linalg.norm(x[:, None] - x[None, :], axis=-1) < 1.3 * (radius[:, None] + radius[None, :])
-    count, component = connected_components(bonded, directed=False)
+    i, j = cKDTree(x).query_pairs(2.6 * radius.max(), output_type="ndarray").T
+    bonded = np.linalg.norm(x[i] - x[j], axis=1) < 1.3 * (radius[i] + radius[j])
+    graph = coo_array((np.ones(bonded.sum()), (i[bonded], j[bonded])), shape=(len(atoms), len(atoms)))
+    count, component = connected_components(graph, directed=False)
     if count > 1:
         warnings.append(f"molecules left out: {count - 1} (the largest fragment is used)")
     largest = int(np.argmax(np.bincount(component)))

@@ -105,12 +105,13 @@ def check_caps(names: Sequence[str], labels: Sequence[str], where: str) -> None:
     """Raise InputError unless a chain of residue names begins and ends with a cap."""
     if names[0] not in N_CAPS:
         raise InputError(
-            f"{where}: the chain starts with {labels[0]}, an uncapped terminus. Put an acetyl cap (ACE) before it."
+            f"{where}: the chain starts with {labels[0]}, an uncapped terminus. "
+            "Put an acetyl cap (ACE) before it, or give --smiles too."
         )
     if names[-1] not in C_CAPS:
         raise InputError(
             f"{where}: the chain ends with {labels[-1]}, an uncapped terminus. "
-            "Put an N-methyl amide (NME) or amide (NH2) cap after it."
+            "Put an N-methyl amide (NME) or amide (NH2) cap after it, or give --smiles too."
         )
 
 

@@ -83,6 +83,7 @@ LIGAND = "".join(
     for line in Chem.MolToPDBBlock(ethanol()).splitlines()
     if line.startswith("HETATM")
 )
+BARE = "\n".join(line for line in LIGAND.splitlines() if line[76:78] != " H")
 
 BAD_PDB = {
     "empty": ("", 2, "is empty"),
@@ -97,6 +98,7 @@ BAD_PDB = {
     "other_smiles": (ALANINE, 2, "not those of --smiles", Reading(template=read_input(smiles="CCO"))),
     "mirror_smiles": (ALANINE, 2, "another configuration", Reading(template=read_input(smiles=D_ALANINE))),
     "ligand_without_bonds": (LIGAND, 3, "--smiles or its net charge as --charge"),
+    "ligand_without_hydrogens": (BARE, 2, "no hydrogens. Give the molecule as --smiles", Reading(charge=0)),
     "ligand_of_another_charge": (LIGAND, 2, "no bond orders fit the charge", Reading(charge=3)),
     "ligand_and_peptide": (ALANINE.replace("END", LIGAND), 3, "LIG9 is no standard amino acid"),
     "all_at_the_origin": (at_the_origin(ALANINE), 2, "0.00 Å apart"),
@@ -147,6 +149,7 @@ BAD_SMILES = {
     "no_mmff_type": ("CB(O)O", 3, "MMFF94s has no parameters for B2"),
     "metal": ("C[Zn]C", 3, "MMFF94s"),
     "too_large": ("C" * 600, 3, "the limit is 200"),
+    "too_long": ("C(" * 5000, 3, "the limit is 5,000"),
     "wrong_charge": ("CCO", 2, "--charge says -1", Reading(charge=-1)),
     "second_smiles": ("CCO", 2, "Leave --smiles out", Reading(template=read_input(smiles="CCO"))),
 }
