@@ -117,14 +117,14 @@ def build(
     if system_file is not None:
         if (force_field, solvent) != (AUTOMATIC, AUTOMATIC):
             raise InputError("--system brings its own force field and solvent. Leave --ff and --solvent out.")
-        system = load_system(system_file, given.mol, given.names.atoms)
+        system = load_system(system_file, given.mol, given.names.labels)
         choice = _Choice("system", "as given", "--system was given", {system_file.where: system_file.sha256})
     else:
         choice = _choose(given, force_field, solvent)
         system = _system(given, topology, choice)
     molecule = _record(given, system)
     if given.structure is None:
-        stereo = stereo_labels(given.mol, molecule.atom_names, source.where)
+        stereo = stereo_labels(given.mol, given.names.labels, source.where)
     else:
         stereo = peptide_stereo(given.structure, given.mol, source.where)
     return ChemicalSystem(

@@ -166,12 +166,12 @@ def _from_graph(
             _check_geometry(structure.to_rdkit(), labels, [where] * len(labels))
             return Interpreted(structure.to_rdkit(), names_of_structure(structure), structure, "", tuple(warnings))
     names = names_of_molecule(mol) if atoms is None else names_of_records(atoms, mol)
-    mol = _settle_stereo(mol, names.atoms, where, reading, warnings)
+    mol = _settle_stereo(mol, names.labels, where, reading, warnings)
     if not mol.GetNumConformers():
         mol = embed(mol, where, reading.seed)
         Chem.AssignStereochemistryFrom3D(mol)
     places = [atom.place for atom in atoms] if atoms is not None and len(atoms) == mol.GetNumAtoms() else None
-    _check_geometry(mol, names.atoms, places or [where] * mol.GetNumAtoms())
+    _check_geometry(mol, names.labels, places or [where] * mol.GetNumAtoms())
     return Interpreted(mol, names, None, reason, tuple(warnings))
 
 

@@ -29,6 +29,13 @@ class Names:
     residues: tuple[tuple[str, int], ...]
     residue_of_atom: tuple[int, ...]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What atoms are called where names must be unique: ``C1``, or ``CA@2`` where there are several residues."""
+        if len(self.residues) == 1:
+            return self.atoms
+        return tuple(f"{name}@{self.residues[r][1]}" for name, r in zip(self.atoms, self.residue_of_atom, strict=True))
+
 
 def names_of_structure(structure: Structure) -> Names:
     """Return the names of the residue templates."""
@@ -97,8 +104,7 @@ def rotatable_torsions(mol: Chem.Mol, names: Names, rigid_bonds: Sequence[tuple[
     """
     torsions: Torsions = {}
     rigid = set(rigid_bonds)
-    numbers = [str(names.residues[r][1]) if len(names.residues) > 1 else "" for r in names.residue_of_atom]
-    labels = [f"{name}@{number}" if number else name for name, number in zip(names.atoms, numbers, strict=True)]
+    labels = names.labels
     for bond in mol.GetBonds():
         b, c = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
         if (b, c) in rigid or _is_linear(mol, b) or _is_linear(mol, c):
