@@ -108,11 +108,28 @@ class _Section(BaseModel):
 class PrepareConfig(_Section):
     """From a structure to a system with energy, coordinates and a reference structure."""
 
-    force_field: str = Field(default="ff14SB", min_length=1, description="AMBER protein force field")
-    solvent: Literal["vacuum", "hct", "obc1", "obc2", "gbn", "gbn2"] = Field(
-        default="obc2", description="vacuum, or the generalised Born model"
+    force_field: str = Field(
+        default="auto",
+        min_length=1,
+        description="auto: ff14SB for capped peptides, else MMFF94s; or an AMBER, MMFF, GAFF, OpenFF or Espaloma name",
+    )
+    solvent: Literal["auto", "vacuum", "hct", "obc1", "obc2", "gbn", "gbn2"] = Field(
+        default="auto",
+        description="vacuum, or the generalised Born model; auto: obc2 with AMBER force fields, else vacuum",
+    )
+    system: str | None = Field(
+        default=None, min_length=1, description="file of a serialised OpenMM System, in place of a force field"
     )
     temperature: Temperature = Field(default=300.0, description="K, of the ensemble")
+    charge: int | None = Field(
+        default=None, ge=-100, le=100, description="net charge in e: finds the bond orders of a PDB, or is checked"
+    )
+    model: int | None = Field(default=None, ge=1, le=10**6, description="which model of a file with several, from 1")
+    add_hydrogens: bool = Field(default=False, description="complete a structure that lacks hydrogens")
+    stereo: Literal["declared", "pick"] = Field(
+        default="declared", description="declared: refuse undefined stereo; pick: draw it with the seed"
+    )
+    largest_fragment: bool = Field(default=False, description="of several molecules take the largest")
     conformers: int = Field(default=6, ge=1, le=10_000, description="reference structures to build")
 
 

@@ -78,7 +78,7 @@ def test_unquoted_time_in_a_file_is_a_duration(tmp_path):
         ("prepare.temperature=nan", "must be a number > 0 and <= 1500"),
         ("prepare.temperature=inf", "must be a number > 0 and <= 1500"),
         ("prepare.temperature=warm", "must be a number > 0 and <= 1500"),
-        ("prepare.solvent=water", "must be one of vacuum, hct, obc1, obc2, gbn, gbn2"),
+        ("prepare.solvent=water", "must be one of auto, vacuum, hct, obc1, obc2, gbn, gbn2"),
         ("prepare.force_field=", "must be text that is not empty"),
         ("sample.n=0", "must be an integer >= 1"),
         ("sample.n=1.5", "must be an integer >= 1"),

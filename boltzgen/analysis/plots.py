@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from boltzgen.analysis.surfaces import EnsembleAnalysis, Histogram, ResidueAnalysis
+from boltzgen.analysis.surfaces import EnsembleAnalysis, Histogram, ResidueAnalysis, TorsionAnalysis
 from boltzgen.analysis.torsions import BASINS, assign_basins
 from boltzgen.statistics.free_energy import Profile
 from boltzgen.statistics.weights import WeightSummary
@@ -79,6 +79,8 @@ def analysis_figures(analysis: EnsembleAnalysis) -> dict[str, Figure]:
     for label, residue in analysis.residues.items():
         figures[f"ramachandran_{label}"] = ramachandran_figure(residue, label)
         figures[f"profiles_{label}"] = profile_figure(residue, label)
+    for label, torsion in analysis.torsions.items():
+        figures[f"torsion_{label}"] = torsion_figure(torsion, label)
     figures["energy"] = energy_figure(analysis.energy)
     figures["log_weight"] = log_weight_figure(analysis.log_weight, analysis.weights)
     return figures
@@ -109,9 +111,22 @@ def profile_figure(residue: ResidueAnalysis, label: str) -> Figure:
         _degree_axis(left, "φ (degrees)")
         _degree_axis(right, "ψ (degrees)")
         left.set_ylabel("free energy (kT)")
-        left.set_ylim(0.0, _profile_limit(residue))
+        left.set_ylim(0.0, _profile_limit(residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile))
         left.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, borderaxespad=0.0)
         right.set_title(label, loc="right")
+        return figure
+
+
+def torsion_figure(torsion: TorsionAnalysis, label: str) -> Figure:
+    """F of one torsion: raw line, reweighted line with its 95 % band."""
+    with _style():
+        figure = Figure(figsize=(5.0, 3.0), layout="constrained")
+        axes = figure.subplots()
+        _draw_profiles(axes, torsion.raw, torsion.profile)
+        _degree_axis(axes, f"{label} (degrees)")
+        axes.set_ylabel("free energy (kT)")
+        axes.set_ylim(0.0, _profile_limit(torsion.raw, torsion.profile))
+        axes.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, borderaxespad=0.0)
         return figure
 
 
@@ -248,8 +263,7 @@ def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile) -> None:
     axes.plot(degrees, _closed(_finite(reweighted.free_energy)), color=REWEIGHTED_COLOR, label=label)
 
 
-def _profile_limit(residue: ResidueAnalysis) -> float:
-    profiles = (residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile)
+def _profile_limit(*profiles: Profile) -> float:
     highest = max(np.nanmax(_finite(profile.free_energy)) for profile in profiles)
     return float(min(np.ceil(highest + 1.0), PROFILE_CEILING))
 

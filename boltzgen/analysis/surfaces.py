@@ -11,9 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from boltzgen.analysis.torsions import (
     BASINS,
     POSITIVE_PHI,
+    ROTAMERS,
     assign_basins,
+    assign_rotamers,
     dihedral,
     is_positive_phi,
+    named_rotors,
     ramachandran_pairs,
 )
 from boltzgen.molecule import Molecule
@@ -85,6 +88,26 @@ class ResidueAnalysis:
 
 
 @dataclass(frozen=True)
+class TorsionAnalysis:
+    """One torsion, as drawn (raw) and reweighted.
+
+    Attributes
+    ----------
+    angle
+        (n,) radians in (-π, π].
+    rotamer
+        (n,) index into :data:`boltzgen.analysis.torsions.ROTAMERS`.
+    raw, profile
+        Profiles of the free energy.
+    """
+
+    angle: NDArray[np.float64]
+    rotamer: NDArray[np.intp]
+    raw: Profile
+    profile: Profile
+
+
+@dataclass(frozen=True)
 class EnsembleAnalysis:
     """All numbers of an analysis.
 
@@ -94,8 +117,10 @@ class EnsembleAnalysis:
         Diagnostics of the weights.
     residues
         By residue label, such as ``ALA2``.
+    torsions
+        By the names of the four atoms, such as ``C1-C2-C3-C4``, of molecules without residue templates.
     populations
-        By state, such as ``ALA2:alpha_R`` or ``ALA2:phi>0``.
+        By state, such as ``ALA2:alpha_R``, ``ALA2:phi>0`` or ``C1-C2-C3-C4:trans``.
     energy
         Histogram of the reduced potential, in kT.
     log_weight
@@ -104,6 +129,7 @@ class EnsembleAnalysis:
 
     weights: WeightSummary
     residues: dict[str, ResidueAnalysis]
+    torsions: dict[str, TorsionAnalysis]
     populations: dict[str, Estimate]
     energy: Histogram
     log_weight: Histogram
@@ -115,10 +141,12 @@ class EnsembleAnalysis:
         return {
             "weights": _without_none(weights),
             "populations": {name: _without_none(asdict(p)) for name, p in self.populations.items()},
-            "residues": {name: _residue_tree(residue) for name, residue in self.residues.items()},
+            "residues": {name: _tree(residue) for name, residue in self.residues.items()},
+            "torsions": {name: _tree(torsion) for name, torsion in self.torsions.items()},
             "energy_histogram": asdict(self.energy),
             "log_weight_histogram": asdict(self.log_weight),
             "basin_names": list(BASINS),
+            "rotamer_names": list(ROTAMERS),
         }
 
 
@@ -166,9 +194,16 @@ def analyze_ensemble(
         phi, psi = dihedral(frames, phi_atoms), dihedral(frames, psi_atoms)
         residues[label] = _analyze_residue(phi, psi, log_weights, bins, n_bootstrap, rng)
         populations |= _residue_populations(label, residues[label], log_weights, n_bootstrap, rng)
+    torsions: dict[str, TorsionAnalysis] = {}
+    for label, atoms in named_rotors(molecule.torsions).items():
+        torsions[label] = _analyze_torsion(dihedral(frames, atoms), log_weights, bins, n_bootstrap, rng)
+        rotamers = torsions[label].rotamer
+        shares = weighted_probabilities(rotamers, len(ROTAMERS), log_weights, rng, n_bootstrap)
+        populations |= {f"{label}:{name}": share for name, share in zip(ROTAMERS, shares, strict=True)}
     return EnsembleAnalysis(
         weights=summary,
         residues=residues,
+        torsions=torsions,
         populations=populations,
         energy=energy_histogram(energies, log_weights),
         log_weight=log_weight_histogram(log_weights, summary.log_z),
@@ -237,6 +272,17 @@ def _analyze_residue(
     )
 
 
+def _analyze_torsion(
+    angle: NDArray[np.float64], log_w: NDArray[np.float64], bins: int, n_bootstrap: int, rng: np.random.Generator
+) -> TorsionAnalysis:
+    edges = np.linspace(-np.pi, np.pi, bins + 1)
+    raw, profile = (
+        free_energy_profile(angle, log_weights, edges, rng, n_bootstrap, periodic=True)
+        for log_weights in (np.zeros_like(log_w), log_w)
+    )
+    return TorsionAnalysis(angle, assign_rotamers(angle), raw, profile)
+
+
 def _residue_populations(
     label: str,
     residue: ResidueAnalysis,
@@ -250,8 +296,8 @@ def _residue_populations(
     return populations | {f"{label}:{POSITIVE_PHI}": positive}
 
 
-def _residue_tree(residue: ResidueAnalysis) -> dict[str, Any]:
-    values = {field.name: getattr(residue, field.name) for field in fields(residue)}
+def _tree(part: ResidueAnalysis | TorsionAnalysis) -> dict[str, Any]:
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
     return {
         name: _without_none(asdict(value)) if isinstance(value, Profile) else value for name, value in values.items()
     }

@@ -4,30 +4,45 @@
 
     chemical = build(read_input("molecules/alanine_dipeptide.pdb"))
     chemical.molecule.smiles, chemical.system.getNumForces(), chemical.positions.shape
+
+Which force field: the one that is asked for; else ff14SB with OBC2 where residue templates match; else MMFF94s in
+vacuum, and said so.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import openmm
+import rdkit
 from openmm import app
 from rdkit import Chem
+from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
+from boltzgen.chemistry.external import SystemFile, load_system
+from boltzgen.chemistry.flexibility import planar_atoms, rigid_bonds
 from boltzgen.chemistry.forcefield import (
+    AUTOMATIC,
+    FORCE_FIELDS,
+    GENERAL_DEFAULT,
+    PEPTIDE_DEFAULT,
     build_system,
     force_field_files,
     force_field_name,
+    is_generated,
     net_charge,
     solvent_name,
 )
-from boltzgen.chemistry.pdb import structure_from_pdb
-from boltzgen.chemistry.peptides import structure_from_smiles
+from boltzgen.chemistry.generated import build_generated_system
+from boltzgen.chemistry.interpret import Interpreted, Reading, interpret
+from boltzgen.chemistry.mmff import VARIANTS as MMFF_VARIANTS
+from boltzgen.chemistry.mmff import build_mmff_system
+from boltzgen.chemistry.names import Names, peptide_torsions, rotatable_torsions
 from boltzgen.chemistry.read import InputSource
-from boltzgen.chemistry.residues import CHI_ATOMS, load_residues
-from boltzgen.chemistry.stereo import canonical_smiles, hill_formula, rdkit_molecule, stereocentres
-from boltzgen.chemistry.structure import Structure
+from boltzgen.chemistry.stereo import peptide_stereo, stereo_labels
+from boltzgen.errors import InputError, UnsupportedError
 from boltzgen.molecule import Molecule
 
 
@@ -46,11 +61,13 @@ class ChemicalSystem:
     source
         The input.
     force_field, solvent
-        Canonical names.
+        Canonical names; ``"system"`` and ``"as given"`` for a System from another tool.
+    force_field_reason
+        Why it is this force field.
     force_field_hashes
-        ``{file name: SHA-256}`` of the parameter files.
+        ``{name: SHA-256 or version}`` of what the parameters come from.
     stereocentres
-        Configuration by centre, such as ``{"CA:ALA2": "S, L"}``.
+        Configuration by centre or double bond, such as ``{"CA:ALA2": "S, L"}`` or ``{"C2=C3": "E"}``.
     warnings
         What the user should know, one sentence each.
     """
@@ -62,127 +79,195 @@ class ChemicalSystem:
     source: InputSource
     force_field: str
     solvent: str
+    force_field_reason: str
     force_field_hashes: dict[str, str]
     stereocentres: dict[str, str]
     warnings: tuple[str, ...]
 
 
-def build(source: InputSource, force_field: str = "ff14SB", solvent: str = "obc2") -> ChemicalSystem:
-    """Interpret the input as a capped peptide and assign a force field.
+@dataclass(frozen=True)
+class _Choice:
+    force_field: str
+    solvent: str
+    reason: str
+    hashes: dict[str, str]
+
+
+def build(
+    source: InputSource,
+    force_field: str = AUTOMATIC,
+    solvent: str = AUTOMATIC,
+    reading: Reading | None = None,
+    system_file: SystemFile | None = None,
+) -> ChemicalSystem:
+    """Interpret the input as one molecule and assign a force field, or take the System that is given.
 
     Raises
     ------
     InputError
-        If the input is broken or a name is unknown.
+        If the input is broken, a name is unknown, or the System is not of this molecule.
     UnsupportedError
-        If the molecule is valid but no capped peptide that this force field knows.
+        If the molecule is valid but no force field that was asked for knows it.
+    EnvironmentProblem
+        If the force field needs a toolkit that is not installed.
     """
     force_field, solvent = force_field_name(force_field), solvent_name(solvent)
-    interpret = structure_from_pdb if source.kind == "pdb" else structure_from_smiles
-    structure = interpret(source, load_residues())
-    topology = structure.topology()
-    system = build_system(topology, force_field, solvent)
-    mol = rdkit_molecule(structure)
-    molecule = _record(structure, mol, system)
-    centres = stereocentres(structure, mol, source.where)
+    given = interpret(source, reading or Reading())
+    topology = _topology(given)
+    if system_file is not None:
+        if (force_field, solvent) != (AUTOMATIC, AUTOMATIC):
+            raise InputError("--system brings its own force field and solvent. Leave --ff and --solvent out.")
+        system = load_system(system_file, given.mol, given.names.labels)
+        choice = _Choice("system", "as given", "--system was given", {system_file.where: system_file.sha256})
+    else:
+        choice = _choose(given, force_field, solvent)
+        system = _system(given, topology, choice)
+    molecule = _record(given, system)
+    if given.structure is None:
+        stereo = stereo_labels(given.mol, given.names.labels, source.where)
+    else:
+        stereo = peptide_stereo(given.structure, given.mol, source.where)
     return ChemicalSystem(
         molecule=molecule,
         system=system,
         topology=topology,
-        positions=structure.positions,
+        positions=given.positions,
         source=source,
-        force_field=force_field,
-        solvent=solvent,
-        force_field_hashes=force_field_files(force_field, solvent),
-        stereocentres=centres,
-        warnings=(*structure.warnings, *_warnings(molecule, structure, centres, solvent)),
+        force_field=choice.force_field,
+        solvent=choice.solvent,
+        force_field_reason=choice.reason,
+        force_field_hashes=choice.hashes,
+        stereocentres=stereo,
+        warnings=(*given.warnings, *_warnings(given, molecule, choice, system, stereo, force_field == AUTOMATIC)),
     )
 
 
-def _record(structure: Structure, mol: Chem.Mol, system: openmm.System) -> Molecule:
+def _choose(given: Interpreted, force_field: str, solvent: str) -> _Choice:
+    """The cascade: what is asked for, templates, MMFF."""
+    reason = "--ff was given"
+    if force_field == AUTOMATIC and given.structure is not None:
+        force_field, reason = PEPTIDE_DEFAULT, "residue templates match"
+    elif force_field == AUTOMATIC:
+        force_field, reason = GENERAL_DEFAULT, f"no residue templates match: {given.reason}"
+    if force_field in FORCE_FIELDS:
+        if given.structure is None:
+            raise UnsupportedError(
+                f"{force_field} has no residue templates for this molecule: {given.reason}. "
+                f"Leave --ff out, or give {GENERAL_DEFAULT}."
+            )
+        solvent = "obc2" if solvent == AUTOMATIC else solvent
+        return _Choice(force_field, solvent, reason, force_field_files(force_field, solvent))
+    if force_field in MMFF_VARIANTS:
+        if solvent not in (AUTOMATIC, "vacuum"):
+            raise UnsupportedError(
+                f"{force_field} has no parameters for the solvent {solvent}. Leave --solvent out, or give one "
+                "with solvent as --system."
+            )
+        return _Choice(force_field, "vacuum", reason, {f"RDKit {force_field}": rdkit.__version__})
+    solvent = "vacuum" if solvent == AUTOMATIC else solvent
+    return _Choice(force_field, solvent, reason, force_field_files("", solvent))
+
+
+def _system(given: Interpreted, topology: app.Topology, choice: _Choice) -> openmm.System:
+    if choice.force_field in MMFF_VARIANTS:
+        return build_mmff_system(given.mol, choice.force_field)
+    if is_generated(choice.force_field):
+        return build_generated_system(given.mol, topology, choice.force_field, choice.solvent)
+    system = build_system(topology, choice.force_field, choice.solvent)
+    total = net_charge(system)
+    if abs(total - Chem.GetFormalCharge(given.mol)) > 1e-3:
+        raise UnsupportedError(
+            f"the partial charges add up to {total:.4f} e, the formal charges to "
+            f"{Chem.GetFormalCharge(given.mol):+d}. Choose another force field."
+        )
+    return system
+
+
+def _topology(given: Interpreted) -> app.Topology:
+    topology = app.Topology()
+    chain = topology.addChain("A")
+    residues = [topology.addResidue(name, chain, str(number)) for name, number in given.names.residues]
+    atoms = [
+        topology.addAtom(name, app.Element.getByAtomicNumber(atom.GetAtomicNum()), residues[r])
+        for atom, name, r in zip(given.mol.GetAtoms(), given.names.atoms, given.names.residue_of_atom, strict=True)
+    ]
+    for i, j in _bonds(given.mol):
+        topology.addBond(atoms[i], atoms[j])
+    return topology
+
+
+def _bonds(mol: Chem.Mol) -> tuple[tuple[int, int], ...]:
+    pairs = (sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in mol.GetBonds())
+    return tuple(sorted((i, j) for i, j in pairs))
+
+
+def _record(given: Interpreted, system: openmm.System) -> Molecule:
+    mol, names = given.mol, given.names
     planar = planar_atoms(mol)
+    rigid = rigid_bonds(mol, planar)
     return Molecule(
         atomic_numbers=tuple(atom.GetAtomicNum() for atom in mol.GetAtoms()),
         masses=tuple(
             system.getParticleMass(i).value_in_unit(openmm.unit.dalton) for i in range(system.getNumParticles())
         ),
-        atom_names=tuple(name for residue in structure.residues for name in residue.names),
-        residue_of_atom=tuple(r for r, residue in enumerate(structure.residues) for _ in residue.names),
-        residue_names=tuple(residue.template.name for residue in structure.residues),
-        residue_numbers=tuple(residue.number for residue in structure.residues),
-        bonds=tuple(structure.bonds()),
-        rigid_bonds=rigid_bonds(mol, planar),
+        atom_names=names.atoms,
+        residue_of_atom=names.residue_of_atom,
+        residue_names=tuple(name for name, _ in names.residues),
+        residue_numbers=tuple(number for _, number in names.residues),
+        bonds=_bonds(mol),
+        rigid_bonds=rigid,
         planar_atoms=planar,
-        torsions=named_torsions(structure),
-        smiles=canonical_smiles(mol),
-        formula=hill_formula(mol),
-        charge=net_charge(system),
+        torsions=_torsions(given, names, rigid),
+        smiles=Chem.MolToSmiles(Chem.RemoveHs(mol)),
+        formula=CalcMolFormula(mol),
+        charge=Chem.GetFormalCharge(mol),
     )
 
 
-def planar_atoms(mol: Chem.Mol) -> tuple[int, ...]:
-    """Return the carbons with three neighbours, and nitrogens with two or three bonded to such a carbon."""
-    carbons = {a.GetIdx() for a in mol.GetAtoms() if a.GetAtomicNum() == 6 and a.GetDegree() == 3}
-    nitrogens = {
-        atom.GetIdx()
-        for atom in mol.GetAtoms()
-        if atom.GetAtomicNum() == 7
-        and atom.GetDegree() <= 3
-        and any(neighbour.GetIdx() in carbons for neighbour in atom.GetNeighbors())
-    }
-    return tuple(sorted(carbons | nitrogens))
+def _torsions(
+    given: Interpreted, names: Names, rigid: tuple[tuple[int, int], ...]
+) -> dict[str, tuple[int, int, int, int]]:
+    if given.structure is not None:
+        return peptide_torsions(given.structure)
+    return rotatable_torsions(given.mol, names, rigid)
 
 
-def rigid_bonds(mol: Chem.Mol, planar: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Return the bonds about which nothing turns: in rings, and between planar atoms.
-
-    The amide bond before a proline is the exception: cis and trans differ by a few kT there, so it is free.
-    """
-    flat = set(planar)
-    pairs = []
-    for bond in mol.GetBonds():
-        i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
-        nitrogens = [atom for atom in (bond.GetBeginAtom(), bond.GetEndAtom()) if atom.GetAtomicNum() == 7]
-        tertiary = any(not any(x.GetAtomicNum() == 1 for x in atom.GetNeighbors()) for atom in nitrogens)
-        if bond.IsInRing() or (i in flat and j in flat and not tertiary):
-            pairs.append((i, j))
-    return tuple(sorted(pairs))
-
-
-def named_torsions(structure: Structure) -> dict[str, tuple[int, int, int, int]]:
-    """Return phi, psi, omega and chi by residue, such as ``"phi:ALA2"``.
-
-    IUPAC-IUB convention: omega of residue i turns about the bond from its C to the next N; that of the acetyl
-    cap starts at its methyl carbon.
-    """
-    at = structure.index()
-    torsions: dict[str, tuple[int, int, int, int]] = {}
-    for r, residue in enumerate(structure.residues):
-        start = "CA" if "CA" in residue.names else "CH3"
-        end = next((name for name in ("CA", "CH3") if (r + 1, name) in at), "")
-        chains: dict[str, tuple[tuple[int, str], ...]] = {
-            "phi": ((r - 1, "C"), (r, "N"), (r, "CA"), (r, "C")),
-            "psi": ((r, "N"), (r, "CA"), (r, "C"), (r + 1, "N")),
-            "omega": ((r, start), (r, "C"), (r + 1, "N"), (r + 1, end)),
-        }
-        chi = CHI_ATOMS.get(residue.template.name, ())
-        for first in range(len(chi) - 3):
-            chains[f"chi{first + 1}"] = tuple((r, name) for name in chi[first : first + 4])
-        for kind, atoms in chains.items():
-            if all(atom in at for atom in atoms):
-                a, b, c, d = (at[atom] for atom in atoms)
-                torsions[f"{kind}:{residue.label}"] = (a, b, c, d)
-    return torsions
-
-
-def _warnings(molecule: Molecule, structure: Structure, centres: dict[str, str], solvent: str) -> list[str]:
-    found = [f"{name} has the D configuration, and keeps it" for name, code in centres.items() if code.endswith("D")]
+def _warnings(
+    given: Interpreted,
+    molecule: Molecule,
+    choice: _Choice,
+    system: openmm.System,
+    stereo: dict[str, str],
+    is_automatic: bool,
+) -> list[str]:
+    found = []
+    if is_automatic and choice.force_field == GENERAL_DEFAULT:
+        found.append(
+            f"{choice.force_field} in {choice.solvent} is the force field, as {choice.reason}. "
+            "--ff or --system chooses another"
+        )
+    found += [f"{name} has the D configuration, and keeps it" for name, code in stereo.items() if code.endswith("D")]
     for name, atoms in molecule.torsions.items():
-        b = np.diff(structure.positions[list(atoms)], axis=0)
+        b = np.diff(given.positions[list(atoms)], axis=0)
         if name.startswith("omega") and np.dot(np.cross(b[0], b[1]), np.cross(b[1], b[2])) > 0:
             found.append(f"{name} is cis in the input, and stays so unless the next residue is proline")
     if "PRO" in molecule.residue_names:
         found.append("saturated ring (proline): only the pucker of the reference structure is sampled")
-    if molecule.charge and solvent == "vacuum":
+    if molecule.charge and choice.solvent == "vacuum":
         found.append(f"net charge {molecule.charge:+d} in vacuum: consider an implicit solvent")
+    elif choice.solvent == "vacuum" and any(atom.GetFormalCharge() for atom in _lone_charges(given.mol)):
+        found.append("charged groups in vacuum attract each other without screening: consider an implicit solvent")
+    total = net_charge(system)
+    if choice.force_field == "system" and not math.isnan(total) and abs(total - molecule.charge) > 0.01:
+        found.append(f"the System's charges add up to {total:+.3f}, the formal charges to {molecule.charge:+d}")
     return found
+
+
+def _lone_charges(mol: Chem.Mol) -> list[Chem.Atom]:
+    """Charged atoms without an opposite charge next to them, as that of a nitro group or an azide has."""
+    return [
+        atom
+        for atom in mol.GetAtoms()
+        if atom.GetFormalCharge()
+        and not any(n.GetFormalCharge() * atom.GetFormalCharge() < 0 for n in atom.GetNeighbors())
+    ]

@@ -1,4 +1,4 @@
-"""From the names that a user gives to an OpenMM System: AMBER protein force fields and implicit solvents."""
+"""The names of force fields and solvents, and AMBER protein force fields as OpenMM Systems."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import hashlib
 import openmm
 from openmm import app
 
+from boltzgen.chemistry.mmff import VARIANTS as MMFF_VARIANTS
 from boltzgen.chemistry.residues import DATA
 from boltzgen.errors import InputError, UnsupportedError
+
+AUTOMATIC = "auto"
+PEPTIDE_DEFAULT = "ff14SB"
+GENERAL_DEFAULT = "MMFF94s"
 
 FORCE_FIELDS = {
     "ff14SB": "amber14/protein.ff14SB.xml",
@@ -19,6 +24,11 @@ FORCE_FIELDS = {
     "ff99SB-ILDN": "amber99sbildn.xml",
     "ff03": "amber03.xml",
 }
+"""AMBER force fields of peptides, and their files."""
+
+GENERATED = ("gaff-", "openff-", "smirnoff99frosst-", "espaloma")
+"""How the names of force fields begin that openmmforcefields makes for one molecule."""
+
 SOLVENTS = {
     "vacuum": None,
     **{name: f"implicit/{name}.xml" for name in ("hct", "obc1", "obc2", "gbn", "gbn2")},
@@ -27,17 +37,24 @@ SOLVENTS = {
 
 def force_field_name(name: str) -> str:
     """Return the canonical spelling of a force-field name; raise InputError with the nearest known ones."""
-    return _canonical(name, list(FORCE_FIELDS), "force field")
+    if name.lower().startswith(GENERATED):
+        return name.lower()
+    return _canonical(name, [AUTOMATIC, *FORCE_FIELDS, *MMFF_VARIANTS], "force field")
+
+
+def is_generated(name: str) -> bool:
+    """Whether openmmforcefields makes the force field of this name."""
+    return name.startswith(GENERATED)
 
 
 def solvent_name(name: str) -> str:
     """Return the canonical spelling of a solvent name; raise InputError with the nearest known ones."""
-    return _canonical(name, list(SOLVENTS), "solvent")
+    return _canonical(name, [AUTOMATIC, *SOLVENTS], "solvent")
 
 
 def force_field_files(force_field: str, solvent: str) -> dict[str, str]:
     """Return ``{file in OpenMM's data folder: hexadecimal SHA-256}`` for the files that define the energy."""
-    files = [FORCE_FIELDS[force_field_name(force_field)], SOLVENTS[solvent_name(solvent)]]
+    files = [FORCE_FIELDS.get(force_field), SOLVENTS[solvent]]
     return {name: hashlib.sha256((DATA / name).read_bytes()).hexdigest() for name in files if name}
 
 
@@ -46,8 +63,6 @@ def build_system(topology: app.Topology, force_field: str, solvent: str) -> open
 
     Raises
     ------
-    InputError
-        If a name is unknown.
     UnsupportedError
         If the force field has no parameters for a residue.
     """
@@ -59,27 +74,23 @@ def build_system(topology: app.Topology, force_field: str, solvent: str) -> open
             f"{force_field} has no parameters for {residue.name}{residue.id}. "
             "Choose another force field, or another residue."
         )
+    return create_system(definition, topology)
+
+
+def create_system(definition: app.ForceField, topology: app.Topology) -> openmm.System:
+    """Return the System of free coordinates that all Boltzmann generators here need."""
     return definition.createSystem(
         topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False, removeCMMotion=False
     )
 
 
-def net_charge(system: openmm.System) -> int:
-    """Return the net charge in units of e.
-
-    Raises
-    ------
-    UnsupportedError
-        If the partial charges do not add up to an integer within 1e-3.
-    """
-    nonbonded = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
-    total = sum(
-        nonbonded.getParticleParameters(i)[0].value_in_unit(openmm.unit.elementary_charge)
-        for i in range(system.getNumParticles())
-    )
-    if abs(total - round(total)) > 1e-3:
-        raise UnsupportedError(f"the partial charges add up to {total:.4f} e, no integer. Choose another force field.")
-    return round(total)
+def net_charge(system: openmm.System) -> float:
+    """Return the sum of the partial charges in e; NaN without a NonbondedForce."""
+    nonbonded = next((force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)), None)
+    if nonbonded is None:
+        return float("nan")
+    charges = (nonbonded.getParticleParameters(i)[0] for i in range(nonbonded.getNumParticles()))
+    return sum(charge.value_in_unit(openmm.unit.elementary_charge) for charge in charges)
 
 
 def _canonical(name: str, known: list[str], what: str) -> str:

@@ -1,7 +1,7 @@
-"""From a SMILES string to a named capped peptide with coordinates.
+"""From a molecular graph to a named capped peptide, if it is one.
 
 The backbone amide bonds (N–Cα–C(=O)–N) are cut, and no others; every fragment is then recognised as a residue
-template by its element graph, so the atoms get their standard names whatever the order in the SMILES.
+template by its element graph, so the atoms get their standard names whatever the order in the input.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdCIPLabeler, rdDistGeom
+from rdkit.Chem import rdDistGeom
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from rdkit.Chem.rdMolTransforms import GetDihedralRad, SetDihedralRad
 from rdkit.rdBase import BlockLogs
 
-from boltzgen.chemistry.read import InputSource, printable
-from boltzgen.chemistry.residues import Residue
-from boltzgen.chemistry.structure import PlacedResidue, Structure, check_caps, check_geometry, check_size
-from boltzgen.errors import InputError, UnsupportedError
+from boltzgen.chemistry.embed import has_declared_stereo, is_sound, positions_of
+from boltzgen.chemistry.read import printable
+from boltzgen.chemistry.residues import C_CAPS, N_CAPS, Residue
+from boltzgen.chemistry.structure import PlacedResidue, Structure
+from boltzgen.errors import UnsupportedError
 
 EMBEDDING_ATTEMPTS = 20
 _BACKBONE = Chem.MolFromSmarts("[NX3][CX4][CX3](=[OX1])[NX3]")
@@ -27,70 +28,45 @@ _FREE_AMINE = Chem.MolFromSmarts("[NX3H2,NX4H3+][CX4][CX3](=[OX1])")
 _FREE_ACID = Chem.MolFromSmarts("[NX3,NX4+][CX4][CX3](=[OX1])[OX1-,OX2H]")
 
 
-def structure_from_smiles(source: InputSource, residues: dict[str, Residue]) -> Structure:
-    """Build a capped peptide from SMILES; its amide bonds are trans, the embedding is reproducible.
+class NotAPeptide(Exception):  # noqa: N818  # an answer, not an error
+    """The molecule is no capped peptide of residues with templates; the message says why."""
+
+
+def split_peptide(mol: Chem.Mol, residues: dict[str, Residue]) -> tuple[tuple[PlacedResidue, ...], list[int]]:
+    """Return the residues from N to C, and the atoms of ``mol`` (all hydrogens) in the order of their templates.
 
     Raises
     ------
-    InputError
-        For SMILES that do not parse, undefined stereocentres and uncapped termini.
-    UnsupportedError
-        For anything that is no linear capped peptide of standard residues, and for sizes above the limit.
+    NotAPeptide
+        With the reason.
     """
-    mol = _parse(source)
-    fragments = _backbone_fragments(mol, source.where)
     placed, order = [], []
-    for number, fragment in enumerate(fragments, 1):
-        template, atoms = _recognise(mol, fragment, residues, source.where)
+    for number, fragment in enumerate(_backbone_fragments(mol), 1):
+        template, atoms = _recognise(mol, fragment, residues)
         placed.append(PlacedResidue(template, number, tuple(template.elements)))
         order += atoms
-    names = [residue.template.name for residue in placed]
-    check_caps(names, [residue.label for residue in placed], source.where)
-    mol = Chem.RenumberAtoms(mol, order)
-    structure = Structure(tuple(placed), np.zeros((len(order), 3)))
-    _require_stereo(mol, structure, source.where)
-    return _name_methyls(_embed(mol, structure, source.where))
+    if placed[0].template.name not in N_CAPS or placed[-1].template.name not in C_CAPS:
+        raise NotAPeptide("the ends of the chain are no caps that the templates know")
+    return tuple(placed), order
 
 
-def _parse(source: InputSource) -> Chem.Mol:
-    shown = f"{source.where}: {printable(source.text)!r}"
-    with BlockLogs():
-        mol = Chem.MolFromSmiles(source.text, sanitize=False)
-        if mol is None:
-            raise InputError(f"{shown} is no valid SMILES. Check brackets, ring numbers and element symbols.")
-        problems = Chem.DetectChemistryProblems(mol)
-        if problems:
-            raise InputError(f"{shown}: {printable(problems[0].Message(), 160)}. Correct the SMILES.")
-        Chem.SanitizeMol(mol)
-    if mol.GetNumAtoms() == 0:
-        raise InputError(f"{source.where}: empty SMILES. Give a molecule.")
-    if len(Chem.GetMolFrags(mol)) > 1:
-        raise UnsupportedError(f"{shown} has several molecules. Give one, without salts and solvent.")
-    for atom in mol.GetAtoms():
-        reason = _unsupported_atom(atom)
-        if reason:
-            raise UnsupportedError(f"{shown}: atom {atom.GetIdx() + 1} ({atom.GetSymbol()}) {reason}.")
-    mol = Chem.AddHs(Chem.RemoveHs(mol))
-    check_size(mol.GetNumAtoms(), source.where)
-    if any(len(ring) > 6 for ring in mol.GetRingInfo().AtomRings()):
-        raise UnsupportedError(f"{shown} has a ring of more than six atoms. Give a peptide without large rings.")
-    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
-    return mol
+def place_peptide(residues: tuple[PlacedResidue, ...], mol: Chem.Mol, where: str) -> Structure:
+    """Return the peptide with the coordinates of ``mol`` (in template order) or, without any, embedded ones.
+
+    Embedded amide bonds are trans; the embedding is reproducible.
+
+    Raises
+    ------
+    UnsupportedError
+        If no structure is found.
+    """
+    structure = Structure(residues, np.zeros((mol.GetNumAtoms(), 3)))
+    has_coordinates = mol.GetNumConformers() > 0
+    placed = replace(structure, positions=positions_of(mol)) if has_coordinates else _embed(mol, structure, where)
+    return _name_methyls(placed)
 
 
-def _unsupported_atom(atom: Chem.Atom) -> str | None:
-    if atom.GetAtomicNum() == 0:
-        return "is a dummy atom, which has no force field. Replace it"
-    if atom.GetIsotope():
-        return "is an isotope, which the force field does not know. Remove the mass number"
-    if atom.GetAtomMapNum():
-        return "carries an atom map number. Remove it"
-    if atom.GetNumRadicalElectrons():
-        return "is a radical, which has no force field. Add the hydrogens"
-    return None
-
-
-def _backbone_fragments(mol: Chem.Mol, where: str) -> list[list[int]]:
+def _backbone_fragments(mol: Chem.Mol) -> list[list[int]]:
     """Cut the backbone amide bonds; return the atoms of each residue, from N to C."""
     cut = {(c, n) for *_, c, _, n in mol.GetSubstructMatches(_BACKBONE)}
     cut |= {(c, n) for c, _, n, *_ in mol.GetSubstructMatches(_LAST_AMIDE)}
@@ -99,12 +75,9 @@ def _backbone_fragments(mol: Chem.Mol, where: str) -> list[list[int]]:
         (_FREE_ACID, "end", "N-methyl amide (NME) or amide cap"),
     ):
         if mol.HasSubstructMatch(pattern):
-            raise InputError(f"{where}: uncapped terminus at the {end} of the chain. Add an {cap}.")
+            raise NotAPeptide(f"uncapped terminus at the {end} of the chain, which an {cap} would close")
     if not cut:
-        raise UnsupportedError(
-            f"{where}: {CalcMolFormula(mol)} is no capped peptide, and nothing else is supported. "
-            "Give one such as CC(=O)N[C@@H](C)C(=O)NC."
-        )
+        raise NotAPeptide(f"{CalcMolFormula(mol)} is no capped peptide")
     pieces = Chem.RWMol(mol)
     for c, n in cut:
         pieces.RemoveBond(c, n)
@@ -116,13 +89,11 @@ def _backbone_fragments(mol: Chem.Mol, where: str) -> list[list[int]]:
     while chain and chain[-1] in following:
         chain.append(following[chain[-1]])
     if len(start) != 1 or len(following) != len(cut) or len(chain) != len(fragments):
-        raise UnsupportedError(f"{where}: the peptide chain is branched or closed. Give a linear capped peptide.")
+        raise NotAPeptide("the peptide chain is branched or closed")
     return [fragments[f] for f in chain]
 
 
-def _recognise(
-    mol: Chem.Mol, fragment: list[int], residues: dict[str, Residue], where: str
-) -> tuple[Residue, list[int]]:
+def _recognise(mol: Chem.Mol, fragment: list[int], residues: dict[str, Residue]) -> tuple[Residue, list[int]]:
     """Find the template with the element graph of the fragment; return it and the atoms in template order."""
     local = {atom: k for k, atom in enumerate(fragment)}
     pairs = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()]
@@ -144,9 +115,8 @@ def _recognise(
     # AddHs appended the hydrogens, so the heavy atoms keep their indices when they are removed again.
     heavy = [i for i in fragment if mol.GetAtomWithIdx(i).GetAtomicNum() > 1]
     shown = Chem.MolFragmentToSmiles(Chem.RemoveHs(mol), heavy)
-    raise UnsupportedError(
-        f"{where}: the residue {printable(shown)} is no standard amino acid in a charge state "
-        "that the force field knows. Give another."
+    raise NotAPeptide(
+        f"the residue {printable(shown)} is no standard amino acid in a charge state that the templates know"
     )
 
 
@@ -159,22 +129,8 @@ def _element_graph(symbols: list[str], bonds: list[tuple[int, int]]) -> Chem.Mol
     return graph.GetMol()
 
 
-def _require_stereo(mol: Chem.Mol, structure: Structure, where: str) -> None:
-    labels = structure.labels()
-    undefined = [
-        labels[info.centeredOn]
-        for info in Chem.FindPotentialStereo(mol)
-        if info.type == Chem.StereoType.Atom_Tetrahedral and info.specified != Chem.StereoSpecified.Specified
-    ]
-    if undefined:
-        raise InputError(
-            f"{where}: undefined stereocentre {', '.join(undefined)}. Say which with @ or @@ in the SMILES."
-        )
-
-
 def _embed(mol: Chem.Mol, structure: Structure, where: str) -> Structure:
     """Return the structure with the chirality of the SMILES and all amide bonds trans."""
-    wanted = _cip_codes(mol)
     at = structure.index()
     amides = [
         (at[r, "CA" if (r, "CA") in at else "CH3"], at[r, "C"], at[r + 1, "N"], at[r + 1, partner])
@@ -192,27 +148,11 @@ def _embed(mol: Chem.Mol, structure: Structure, where: str) -> Structure:
         for amide in amides:
             if abs(GetDihedralRad(trial.GetConformer(), *amide)) < np.pi / 2:
                 SetDihedralRad(trial.GetConformer(), *amide, np.pi)
-        placed = replace(structure, positions=trial.GetConformer().GetPositions() / 10.0)
-        Chem.AssignStereochemistryFrom3D(trial)
-        if _cip_codes(trial) == wanted and _is_sound(placed):
-            return placed
+        if has_declared_stereo(trial, mol) and is_sound(trial):
+            return replace(structure, positions=positions_of(trial))
     raise UnsupportedError(
-        f"{where}: no 3D structure found in {EMBEDDING_ATTEMPTS} attempts. Give a PDB file with coordinates."
+        f"{where}: no 3D structure found in {EMBEDDING_ATTEMPTS} attempts. Give a file with coordinates."
     )
-
-
-def _cip_codes(mol: Chem.Mol) -> dict[int, str]:
-    labelled = Chem.Mol(mol)
-    rdCIPLabeler.AssignCIPLabels(labelled)
-    return {a.GetIdx(): a.GetProp("_CIPCode") for a in labelled.GetAtoms() if a.HasProp("_CIPCode")}
-
-
-def _is_sound(structure: Structure) -> bool:
-    try:
-        check_geometry(structure, lambda _: "")
-    except InputError:
-        return False
-    return True
 
 
 def _name_methyls(structure: Structure) -> Structure:

@@ -46,6 +46,9 @@ VARIANTS = {
 }
 """Residue names of PDB files → the templates among which the hydrogens decide."""
 
+KNOWN = frozenset({*AMINO_ACIDS, *N_CAPS, *C_CAPS, *VARIANTS})
+"""All residue names that a chain may have."""
+
 HEAVY_ALIASES = {
     "ILE": {"CD": "CD1"},
     "ACE": {"CA": "CH3", "CAY": "CH3", "CY": "C", "OY": "O"},

@@ -1,59 +1,64 @@
-"""Bond orders, SMILES and chirality of a named peptide chain, from its templates and its coordinates."""
+"""Configurations: which are open in an input, which the molecule has, and how an open one is picked."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdCIPLabeler
-from rdkit.Chem.rdMolDescriptors import CalcMolFormula
-from rdkit.Geometry import Point3D
+from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers, StereoEnumerationOptions
 
-from boltzgen.chemistry.residues import FORMAL_CHARGES
+from boltzgen.chemistry.embed import configurations
 from boltzgen.chemistry.structure import Structure
 from boltzgen.errors import InputError
 
 
-def rdkit_molecule(structure: Structure) -> Chem.Mol:
-    """Return the molecule with all hydrogens, in the atom order of the structure, chirality taken from 3D.
+def require_stereo(mol: Chem.Mol, labels: Sequence[str], where: str) -> None:
+    """Raise InputError, naming all of them, if the graph leaves stereocentres or double bonds undefined."""
+    undefined = undefined_stereo(mol, labels)
+    if undefined:
+        raise InputError(
+            f"{where}: undefined stereocentre {', '.join(undefined)}. "
+            "Say which with @ or @@ (of double bonds with / and \\) in the SMILES, or take one by --stereo pick."
+        )
 
-    Bond orders and formal charges come from the residue templates: deriving them from the element graph is a
-    search that grows with the molecule, and coordinates alone do not determine them.
+
+def undefined_stereo(mol: Chem.Mol, labels: Sequence[str]) -> list[str]:
+    """Return what messages call the stereocentres and double bonds whose configuration is open."""
+    return [name for name, info in _potential(mol, labels) if info.specified != Chem.StereoSpecified.Specified]
+
+
+def pick_stereo(mol: Chem.Mol, seed: int) -> Chem.Mol:
+    """Return one stereoisomer that can be embedded, drawn among the open configurations with the seed."""
+    options = StereoEnumerationOptions(onlyUnassigned=True, tryEmbedding=True, maxIsomers=1, rand=random.Random(seed))
+    picked = next(iter(EnumerateStereoisomers(mol, options)), None)
+    if picked is None:
+        raise InputError("no stereoisomer of the molecule can be embedded. Declare the stereo in the input.")
+    Chem.AssignStereochemistry(picked, cleanIt=True, force=True)
+    return picked
+
+
+def stereo_labels(mol: Chem.Mol, labels: Sequence[str], where: str) -> dict[str, str]:
+    """Return the configuration of every stereocentre and double bond in 3D, such as ``{"C3": "R", "C5=C6": "E"}``.
+
+    Raises
+    ------
+    InputError
+        If a stereocentre is flat in the coordinates.
     """
-    mol = Chem.RWMol()
-    for symbol in structure.elements():
-        atom = Chem.Atom(symbol)
-        atom.SetNoImplicit(True)
-        mol.AddAtom(atom)
-    at = structure.index()
-    for i, j in structure.bonds():
-        mol.AddBond(i, j, Chem.BondType.SINGLE)
-    for r, residue in enumerate(structure.residues):
-        for a, b in residue.template.double_bonds:
-            mol.GetBondBetweenAtoms(at[r, a], at[r, b]).SetBondType(Chem.BondType.DOUBLE)
-        if residue.template.name in FORMAL_CHARGES:
-            name, charge = FORMAL_CHARGES[residue.template.name]
-            mol.GetAtomWithIdx(at[r, name]).SetFormalCharge(charge)
-    conformer = Chem.Conformer(mol.GetNumAtoms())
-    for i, xyz in enumerate(10.0 * structure.positions):
-        conformer.SetAtomPosition(i, Point3D(*map(float, xyz)))
-    mol.AddConformer(conformer)
-    Chem.SanitizeMol(mol)
-    Chem.AssignStereochemistryFrom3D(mol)
-    return mol.GetMol()
+    codes = configurations(mol)
+    found = {}
+    for name, info in _potential(mol, labels):
+        if info.specified == Chem.StereoSpecified.Specified:
+            found[name] = codes.get(_key(mol, info)) or _without_cip(mol, info)
+        elif info.type == Chem.StereoType.Atom_Tetrahedral and _is_flat(mol.GetAtomWithIdx(info.centeredOn)):
+            raise InputError(f"{where}: the stereocentre {name} is flat. Correct the coordinates around it.")
+    return found
 
 
-def canonical_smiles(mol: Chem.Mol) -> str:
-    """Return the canonical isomeric SMILES without explicit hydrogens."""
-    return Chem.MolToSmiles(Chem.RemoveHs(mol))
-
-
-def hill_formula(mol: Chem.Mol) -> str:
-    """Return the molecular formula in Hill order, with the charge appended if there is one."""
-    return CalcMolFormula(mol)
-
-
-def stereocentres(structure: Structure, mol: Chem.Mol, where: str) -> dict[str, str]:
-    """Return the configuration of every stereocentre, such as ``{"CA:ALA2": "S, L"}``.
+def peptide_stereo(structure: Structure, mol: Chem.Mol, where: str) -> dict[str, str]:
+    """Return the same for the stereocentres of a peptide, such as ``{"CA:ALA2": "S, L"}``.
 
     L and D come from the geometry about the alpha carbon, so that cysteine (R, L) is right too.
 
@@ -62,22 +67,13 @@ def stereocentres(structure: Structure, mol: Chem.Mol, where: str) -> dict[str, 
     InputError
         If a centre is flat in the coordinates.
     """
-    mol = Chem.Mol(mol)
-    rdCIPLabeler.AssignCIPLabels(mol)
-    owner = {i: (r, name) for (r, name), i in structure.index().items()}
+    atom_of = {f"{name} of {structure.residues[r].label}": (r, name) for r, name in structure.index()}
     found = {}
-    for info in Chem.FindPotentialStereo(mol):
-        if info.type != Chem.StereoType.Atom_Tetrahedral:
-            continue
-        r, name = owner[info.centeredOn]
-        residue = structure.residues[r]
-        atom = mol.GetAtomWithIdx(info.centeredOn)
-        if not atom.HasProp("_CIPCode"):
-            raise InputError(
-                f"{where}: the stereocentre {name} of {residue.label} is flat. Correct the coordinates around it."
-            )
-        hand = f", {alpha_handedness(structure, r)}" if name == "CA" else ""
-        found[f"{name}:{residue.label}"] = atom.GetProp("_CIPCode") + hand
+    for label, code in stereo_labels(mol, structure.labels(), where).items():
+        if label in atom_of:
+            r, name = atom_of[label]
+            hand = f", {alpha_handedness(structure, r)}" if name == "CA" else ""
+            found[f"{name}:{structure.residues[r].label}"] = code + hand
     return found
 
 
@@ -86,3 +82,41 @@ def alpha_handedness(structure: Structure, residue: int) -> str:
     at = structure.index()
     n, c, cb, ca = (structure.positions[at[residue, name]] for name in ("N", "C", "CB", "CA"))
     return "L" if float(np.dot(n - ca, np.cross(c - ca, cb - ca))) > 0 else "D"
+
+
+def _potential(mol: Chem.Mol, labels: Sequence[str]) -> Iterator[tuple[str, Chem.StereoInfo]]:
+    for info in Chem.FindPotentialStereo(Chem.Mol(mol), cleanIt=True):
+        if info.type == Chem.StereoType.Atom_Tetrahedral:
+            yield labels[info.centeredOn], info
+        elif info.type == Chem.StereoType.Bond_Double:
+            bond = mol.GetBondWithIdx(info.centeredOn)
+            # RDKit lists the bonds of allenes, whose ends are at right angles: there is no cis or trans.
+            if not any(_is_cumulated(atom) for atom in (bond.GetBeginAtom(), bond.GetEndAtom())):
+                yield f"{labels[bond.GetBeginAtomIdx()]}={labels[bond.GetEndAtomIdx()]}", info
+
+
+def _key(mol: Chem.Mol, info: Chem.StereoInfo) -> tuple[int, ...]:
+    if info.type == Chem.StereoType.Atom_Tetrahedral:
+        return (info.centeredOn,)
+    bond = mol.GetBondWithIdx(info.centeredOn)
+    i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+    return i, j
+
+
+def _is_flat(atom: Chem.Atom) -> bool:
+    """Whether three bonds of an atom span less than a tenth of the volume of three that are at right angles."""
+    x = atom.GetOwningMol().GetConformer().GetPositions()
+    bonds = np.array([x[neighbour.GetIdx()] - x[atom.GetIdx()] for neighbour in atom.GetNeighbors()])
+    bonds /= np.linalg.norm(bonds, axis=1, keepdims=True)
+    return len(bonds) < 3 or abs(float(np.linalg.det(bonds[:3]))) < 0.1
+
+
+def _without_cip(mol: Chem.Mol, info: Chem.StereoInfo) -> str:
+    """Name a configuration that has no CIP descriptor, such as that of a ring carbon in 1,4-dimethylcyclohexane."""
+    if info.type == Chem.StereoType.Atom_Tetrahedral:
+        return str(mol.GetAtomWithIdx(info.centeredOn).GetChiralTag()).removeprefix("CHI_TETRAHEDRAL_").lower()
+    return str(info.descriptor).removeprefix("Bond_").lower()
+
+
+def _is_cumulated(atom: Chem.Atom) -> bool:
+    return sum(bond.GetBondType() == Chem.BondType.DOUBLE for bond in atom.GetBonds()) > 1 and atom.GetDegree() == 2

@@ -1,21 +1,20 @@
-"""A named peptide chain with coordinates: what both kinds of input become, and the checks both must pass."""
+"""A named peptide chain with coordinates, and the checks of size and geometry that every molecule must pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from openmm import app
+from rdkit import Chem
+from rdkit.Geometry import Point3D
 
-from boltzgen.chemistry.residues import C_CAPS, N_CAPS, Residue
+from boltzgen.chemistry.residues import C_CAPS, FORMAL_CHARGES, N_CAPS, Residue
 from boltzgen.errors import InputError, UnsupportedError
 
 ATOM_LIMIT = 200
 """Largest molecule that is accepted, in atoms."""
-
-COVALENT_RADIUS = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "S": 0.105}
-"""Covalent radii in nm (Cordero et al. 2008, doi:10.1039/b801115j)."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,10 @@ class PlacedResidue:
 
 @dataclass(frozen=True)
 class Structure:
-    """A capped chain from N to C, its coordinates ``positions`` (atoms, 3) in nm, warnings for the user."""
+    """A capped chain from N to C and its coordinates ``positions`` (atoms, 3) in nm."""
 
     residues: tuple[PlacedResidue, ...]
     positions: np.ndarray
-    warnings: tuple[str, ...] = ()
 
     def index(self) -> dict[tuple[int, str], int]:
         """Return ``{(residue index, atom name): atom index}``."""
@@ -74,52 +72,93 @@ class Structure:
             topology.addBond(atoms[i], atoms[j])
         return topology
 
+    def to_rdkit(self) -> Chem.Mol:
+        """Return the molecule with all hydrogens, in this order of atoms, chirality taken from 3D.
+
+        Bond orders and formal charges come from the residue templates: deriving them from the element graph is a
+        search that grows with the molecule, and coordinates alone do not determine them.
+        """
+        mol = Chem.RWMol()
+        for symbol in self.elements():
+            atom = Chem.Atom(symbol)
+            atom.SetNoImplicit(True)
+            mol.AddAtom(atom)
+        at = self.index()
+        for i, j in self.bonds():
+            mol.AddBond(i, j, Chem.BondType.SINGLE)
+        for r, residue in enumerate(self.residues):
+            for a, b in residue.template.double_bonds:
+                mol.GetBondBetweenAtoms(at[r, a], at[r, b]).SetBondType(Chem.BondType.DOUBLE)
+            if residue.template.name in FORMAL_CHARGES:
+                name, charge = FORMAL_CHARGES[residue.template.name]
+                mol.GetAtomWithIdx(at[r, name]).SetFormalCharge(charge)
+        conformer = Chem.Conformer(mol.GetNumAtoms())
+        for i, xyz in enumerate(10.0 * self.positions):
+            conformer.SetAtomPosition(i, Point3D(*map(float, xyz)))
+        mol.AddConformer(conformer)
+        Chem.SanitizeMol(mol)
+        Chem.AssignStereochemistryFrom3D(mol)
+        return mol.GetMol()
+
 
 def check_caps(names: Sequence[str], labels: Sequence[str], where: str) -> None:
     """Raise InputError unless a chain of residue names begins and ends with a cap."""
     if names[0] not in N_CAPS:
         raise InputError(
-            f"{where}: the chain starts with {labels[0]}, an uncapped terminus. Put an acetyl cap (ACE) before it."
+            f"{where}: the chain starts with {labels[0]}, an uncapped terminus. "
+            "Put an acetyl cap (ACE) before it, or give --smiles too."
         )
     if names[-1] not in C_CAPS:
         raise InputError(
             f"{where}: the chain ends with {labels[-1]}, an uncapped terminus. "
-            "Put an N-methyl amide (NME) or amide (NH2) cap after it."
+            "Put an N-methyl amide (NME) or amide (NH2) cap after it, or give --smiles too."
         )
+
+
+def covalent_radius(symbol: str) -> float:
+    """Return the covalent radius in nm as RDKit has it (Cordero et al. 2008, doi:10.1039/b801115j)."""
+    return 0.1 * Chem.GetPeriodicTable().GetRcovalent(symbol)
 
 
 def check_size(n_atoms: int, where: str) -> None:
     """Raise UnsupportedError above ``ATOM_LIMIT`` atoms."""
     if n_atoms > ATOM_LIMIT:
-        raise UnsupportedError(f"{where}: {n_atoms} atoms; the limit is {ATOM_LIMIT}. Give a shorter peptide.")
+        raise UnsupportedError(f"{where}: {n_atoms} atoms; the limit is {ATOM_LIMIT}. Give a smaller molecule.")
 
 
-def check_geometry(structure: Structure, where: Callable[[int], str]) -> None:
-    """Raise InputError for torn or crushed bonds and for atoms that lie on each other.
+def check_geometry(
+    elements: Sequence[str],
+    bonds: Sequence[tuple[int, int]],
+    positions: np.ndarray,
+    labels: Sequence[str],
+    places: Sequence[str],
+) -> None:
+    """Raise InputError for torn or crushed bonds, atoms that lie on each other, and numbers that are none.
 
     Bonds must have 0.6 to 1.35 times the sum of the covalent radii; atoms not bonded to each other must be at
     least 0.08 nm apart, two heavy ones 0.12 nm. Real structures stay inside; force fields accept anything.
-    ``where`` maps an atom index to the place in the input.
+    ``positions (atoms, 3)`` in nm; ``labels`` name the atoms, ``places`` say where in the input they stand.
     """
-    x, labels = structure.positions, structure.labels()
-    element = np.array(structure.elements())
-    radius = np.array([COVALENT_RADIUS[symbol] for symbol in element])
+    x = positions
+    if not np.isfinite(x).all():
+        i = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
+        raise InputError(f"{places[i]}: a coordinate of {labels[i]} is no number. Correct it.")
+    element = np.array(elements)
+    radius = np.array([covalent_radius(symbol) for symbol in elements])
     distance = np.linalg.norm(x[:, None] - x[None, :], axis=-1)
     shortest = np.where((element == "H")[:, None] | (element == "H")[None, :], 0.08, 0.12)
-    bonds = structure.bonds()
     for i, j in bonds:
         shortest[i, j] = shortest[j, i] = 0.6 * (radius[i] + radius[j])
     i, j = divmod(int(np.argmin(distance / shortest + 1e6 * np.eye(len(x)))), len(x))
-    if distance[i, j] < shortest[i, j]:
+    if i != j and distance[i, j] < shortest[i, j]:
         raise InputError(
-            f"{where(max(i, j))}: {labels[i]} and {labels[j]} are {10 * distance[i, j]:.2f} Å apart. "
+            f"{places[max(i, j)]}: {labels[i]} and {labels[j]} are {10 * distance[i, j]:.2f} Å apart. "
             "Remove the overlap."
         )
     stretch = [distance[i, j] / (radius[i] + radius[j]) for i, j in bonds]
-    worst = int(np.argmax(stretch))
-    if stretch[worst] > 1.35:
-        i, j = bonds[worst]
+    if stretch and max(stretch) > 1.35:
+        i, j = bonds[int(np.argmax(stretch))]
         raise InputError(
-            f"{where(j)}: the bond from {labels[i]} to {labels[j]} is {10 * distance[i, j]:.2f} Å long. "
+            f"{places[j]}: the bond from {labels[i]} to {labels[j]} is {10 * distance[i, j]:.2f} Å long. "
             "Add what is missing in between, or correct the coordinates."
         )

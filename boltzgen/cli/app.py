@@ -43,9 +43,7 @@ def top(
 
 @command(
     app,
-    options.FORCE_FIELD,
-    options.SOLVENT,
-    options.TEMPERATURE,
+    *options.PREPARATION,
     options.PRESET,
     options.TIME_BUDGET,
     options.DEVICE,
@@ -71,7 +69,7 @@ def run(
     )
 
 
-@command(app, options.FORCE_FIELD, options.SOLVENT, options.TEMPERATURE)
+@command(app, *options.PREPARATION)
 def prepare(source: options.Source = None, output: options.Output = None, smiles: options.Smiles = None) -> Plan:
     """Read a molecule, and build its force field, coordinates and reference structure."""
     directory = new_run(source, smiles, output)
@@ -80,9 +78,7 @@ def prepare(source: options.Source = None, output: options.Output = None, smiles
 
 @command(
     app,
-    options.FORCE_FIELD,
-    options.SOLVENT,
-    options.TEMPERATURE,
+    *options.PREPARATION,
     options.PRESET,
     options.TIME_BUDGET,
     options.MAX_ENERGIES,

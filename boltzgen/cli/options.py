@@ -48,20 +48,69 @@ class Flag:
 FORCE_FIELD = Flag(
     "force_field",
     ("--ff",),
-    "AMBER protein force field.",
+    "auto (ff14SB for capped peptides, else MMFF94s), an AMBER name, MMFF94, MMFF94s, gaff-…, openff-… or espaloma-….",
     MOLECULE,
     key="prepare.force_field",
     metavar="NAME",
-    default="ff14SB",
+    default="auto",
 )
 SOLVENT = Flag(
     "solvent",
     ("--solvent",),
-    "vacuum, or a generalised Born model: hct, obc1, obc2, gbn, gbn2.",
+    "auto (obc2 with AMBER, else vacuum), vacuum, hct, obc1, obc2, gbn or gbn2.",
     MOLECULE,
     key="prepare.solvent",
     metavar="MODEL",
-    default="obc2",
+    default="auto",
+)
+SYSTEM = Flag(
+    "system",
+    ("--system",),
+    "OpenMM System as XML, in place of a force field; its atoms are those of the molecule, in the same order.",
+    MOLECULE,
+    key="prepare.system",
+    metavar="FILE",
+)
+CHARGE = Flag(
+    "charge",
+    ("--charge",),
+    "Net charge, to find the bond orders of a PDB or mmCIF file that is no peptide.",
+    MOLECULE,
+    key="prepare.charge",
+    metavar="N",
+)
+MODEL = Flag(
+    "model",
+    ("--model",),
+    "Which model or molecule of a file with several, from 1.",
+    MOLECULE,
+    key="prepare.model",
+    metavar="N",
+)
+ADD_HYDROGENS = Flag(
+    "add_hydrogens",
+    ("--add-hydrogens",),
+    "Complete a structure that lacks hydrogens.",
+    MOLECULE,
+    key="prepare.add_hydrogens",
+    kind=bool,
+)
+STEREO = Flag(
+    "stereo",
+    ("--stereo",),
+    "declared: undefined stereo is refused; pick: it is drawn with the seed, and recorded.",
+    MOLECULE,
+    key="prepare.stereo",
+    metavar="RULE",
+    default="declared",
+)
+LARGEST_FRAGMENT = Flag(
+    "largest_fragment",
+    ("--largest-fragment",),
+    "Of several molecules take the largest.",
+    MOLECULE,
+    key="prepare.largest_fragment",
+    kind=bool,
 )
 TEMPERATURE = Flag(
     "temperature",
@@ -72,6 +121,12 @@ TEMPERATURE = Flag(
     metavar="K",
     default="300.0",
 )
+PREPARATION = (
+    *(FORCE_FIELD, SOLVENT, SYSTEM, TEMPERATURE, CHARGE, MODEL),
+    *(ADD_HYDROGENS, STEREO, LARGEST_FRAGMENT),
+)
+"""What every command that prepares a molecule takes."""
+
 PRESET = Flag(
     "preset",
     ("--preset",),
@@ -187,13 +242,17 @@ COMMON = (
 
 Source = Annotated[
     str | None,
-    typer.Argument(metavar="INPUT", help="PDB or .smi file of the molecule.", show_default=False),
+    typer.Argument(
+        metavar="INPUT",
+        help="Structure of the molecule: PDB, mmCIF, SDF, MOL, MOL2 or .smi, plain or gzip.",
+        show_default=False,
+    ),
 ]
 SourceOrRun = Annotated[
     str | None,
     typer.Argument(
         metavar="INPUT|RUN",
-        help="PDB or .smi file, which is prepared first, or a prepared run directory.",
+        help="Structure file (as for prepare), which is prepared first, or a prepared run directory.",
         show_default=False,
     ),
 ]
@@ -218,7 +277,7 @@ Smiles = Annotated[
     typer.Option(
         "--smiles",
         metavar="TEXT",
-        help="The molecule as SMILES, in place of INPUT.",
+        help="The molecule as SMILES: in place of INPUT, or beside a PDB or mmCIF INPUT for its bond orders.",
         rich_help_panel=MOLECULE,
         show_default=False,
     ),

@@ -45,25 +45,23 @@ class Plan:
 
 
 def new_run(source: str | None, smiles: str | None, output: Path | None) -> Path:
-    """The run directory for a molecule, after checking that the molecule is given once and is there.
+    """The run directory for a molecule, after checking that the molecule is given and is there.
 
     Raises
     ------
     boltzgen.errors.InputError
-        No molecule or two, no such file.
+        No molecule, no such file.
     boltzgen.errors.ConflictError
         The output is a file.
     boltzgen.errors.StorageError
         The output cannot be written.
     """
-    if source is not None and smiles is not None:
-        raise InputError("both INPUT and --smiles are given. Give one of them.")
     if source is None and smiles is None:
-        raise InputError("no molecule is given. Give a PDB or .smi file, or --smiles.")
+        raise InputError("no molecule is given. Give a structure file, or --smiles.")
     if source is not None:
         path = Path(source)
         if path.is_dir():
-            raise InputError(f"{source}: is a folder. Give a PDB or .smi file.")
+            raise InputError(f"{source}: is a folder. Give a structure file.")
         if not path.exists():
             raise InputError(f"{source}: no such file. Check the path.")
         if not os.access(path, os.R_OK):

@@ -256,13 +256,15 @@ def _topology_json(molecule: Molecule) -> str:
 
 
 def _atom_records(molecule: Molecule, angstrom: np.ndarray) -> Iterator[str]:
+    # PDB keeps ATOM for the residues of chains.
+    record = "ATOM  " if len(molecule.residue_names) > 1 else "HETATM"
     for index, (x, y, z) in enumerate(angstrom):
         name, residue = molecule.atom_names[index], molecule.residue_of_atom[index]
         symbol = SYMBOLS[molecule.atomic_numbers[index]].upper()
         # Symbols of one letter stand in the second of the four columns, unless the name needs all four.
         label = f" {name:<3s}" if len(name) < 4 and len(symbol) == 1 else f"{name:<4.4s}"
         yield (
-            f"ATOM  {index + 1:5d} {label} {molecule.residue_names[residue]:>3.3s} "
+            f"{record}{index + 1:5d} {label} {molecule.residue_names[residue]:>3.3s} "
             f"A{molecule.residue_numbers[residue] % 10_000:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00"
             f"          {symbol:>2s}"
         )

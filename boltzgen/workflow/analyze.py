@@ -14,7 +14,7 @@ import numpy as np
 from boltzgen.analysis.plots import analysis_figures, render, training_figure
 from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
-from boltzgen.analysis.torsions import BASINS
+from boltzgen.analysis.torsions import BASINS, ROTAMERS
 from boltzgen.config import AnalyzeConfig, Config
 from boltzgen.errors import GateError
 from boltzgen.statistics.verdict import Verdict, judge
@@ -120,10 +120,13 @@ def _write_analysis_files(
             put(directory.path / f"F_{angle}_{label}.csv", profile_csv(raw, weighted).encode())
         table = surface_csv(residue.edges, residue.surface_raw, residue.surface)
         put(directory.path / f"ramachandran_{label}.csv", table.encode())
-    if analysis.residues:
+    for label, torsion in analysis.torsions.items():
+        put(directory.path / f"F_{label}.csv", profile_csv(torsion.raw, torsion.profile).encode())
+    states = [np.asarray(BASINS)[residue.basin] for residue in analysis.residues.values()]
+    states += [np.asarray(ROTAMERS)[torsion.rotamer] for torsion in analysis.torsions.values()]
+    if states:
         chosen: list[int] = []
-        for residue in analysis.residues.values():
-            labels = np.asarray(list(BASINS))[residue.basin]
+        for labels in states:
             chosen += representatives(labels, frames.log_weight, frames.reduced_potential).values()
         path = directory.path / "representatives.pdb"
         write_pdb(path, target.molecule, frames.positions[sorted(set(chosen))])

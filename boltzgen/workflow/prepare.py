@@ -25,6 +25,19 @@ if TYPE_CHECKING:
     from boltzgen.chemistry.build import ChemicalSystem
     from boltzgen.coordinates.harmonic import Fitted
     from boltzgen.energy.parity import Parity
+    from boltzgen.energy.potential import PotentialEnergy
+
+STRAIN_LIMIT = 1000.0
+"""How far a structure may lie above the minimum next to it, kJ/mol."""
+
+
+@dataclass(frozen=True)
+class _Energy:
+    """A converted energy, how well it agrees with OpenMM, and what the checks cost."""
+
+    potential: PotentialEnergy
+    parity: Parity
+    n_energies: int
 
 
 @dataclass(frozen=True)
@@ -48,22 +61,28 @@ def prepare(
 ) -> StageResult:
     """Read a molecule, assign its force field, fit its coordinates: ``system.h5``, ``system.pdb``, ``system.xml``.
 
-    With ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later
-    stage that is forced can go on from its checkpoint.
+    ``smiles`` is the molecule or, beside ``source``, where the bond orders of a PDB or mmCIF file come from. With
+    ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later stage
+    that is forced can go on from its checkpoint.
     """
     # Imported here: they bring OpenMM and RDKit, which a prepared run does without.
     from boltzgen.chemistry.build import build
+    from boltzgen.chemistry.external import read_system_file
+    from boltzgen.chemistry.interpret import Reading
     from boltzgen.chemistry.read import read_input
 
-    text = read_input(source, smiles)
-    directory = RunDirectory(run) if run else RunDirectory.default_for(Path(text.name))
     settings = config.prepare
+    text = read_input(source, None if source else smiles)
+    template = read_input(smiles=smiles) if source and smiles is not None else None
+    system_file = read_system_file(settings.system) if settings.system else None
+    parents = {"input": text, "smiles": template, "system": system_file}
+    directory = RunDirectory(run) if run else RunDirectory.default_for(Path(text.name))
     stage = Stage(
         "prepare",
         directory,
         directory.system_h5,
-        {"prepare": settings.model_dump(mode="json"), "seed": config.seed},
-        {"input": text.sha256},
+        {"prepare": settings.model_dump(mode="json", exclude={"system"}), "seed": config.seed},
+        {name: parent.sha256 for name, parent in parents.items() if parent is not None},
         settings.temperature,
         config.seed,
         context,
@@ -71,12 +90,23 @@ def prepare(
     )
     if _is_prepared(stage, keep_same):
         return stage.skipped()
-    chemical = build(text, settings.force_field, settings.solvent)
+    reading = Reading(
+        template=template,
+        charge=settings.charge,
+        model=settings.model,
+        largest_fragment=settings.largest_fragment,
+        add_hydrogens=settings.add_hydrogens,
+        stereo=settings.stereo,
+        keep_order=system_file is not None,
+        seed=config.seed,
+    )
+    chemical = build(text, settings.force_field, settings.solvent, reading, system_file)
     for warning in chemical.warnings:
         context.reporter.warn(warning)
+    energy = _convert(chemical, config.seed, context)
     with writing(directory):
         context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
-        prepared = _fit(chemical, settings, config.seed)
+        prepared = _fit(chemical, energy, settings, config.seed)
         return _store(stage, chemical, prepared)
 
 
@@ -91,23 +121,32 @@ def _is_prepared(stage: Stage, keep_same: bool) -> bool:
         raise
 
 
-def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int) -> _Prepared:
-    """Convert the energy, check it against OpenMM, and fit the coordinates."""
-    from boltzgen.coordinates.harmonic import fit_coordinates
-    from boltzgen.coordinates.zmatrix import build_zmatrix
-    from boltzgen.energy.convert import from_openmm
+def _convert(chemical: ChemicalSystem, seed: int, context: Context) -> _Energy:
+    """Convert the energy, see that the structure can have it, and check it against OpenMM."""
+    from boltzgen.energy import OpenMMEnergy, from_openmm
     from boltzgen.energy.parity import check_parity
 
-    molecule = chemical.molecule
-    potential = from_openmm(chemical.system)
+    potential = from_openmm(chemical.system, fallback=True)
+    if any(isinstance(term, OpenMMEnergy) for term in potential.terms):
+        context.reporter.warn("OpenMM itself evaluates the forces that cannot be converted, one sample at a time: slow")
+    n_energies = _check_strain(potential, chemical)
     parity = check_parity(chemical.system, potential, chemical.positions, seed=seed)
     if not parity.agrees:
         raise InputError(
             f"the converted energy deviates from OpenMM by {parity.energy:.3g} kJ/mol and "
             f"{parity.force:.3g} kJ/mol/nm. Please report this molecule."
         )
+    return _Energy(potential, parity, n_energies)
+
+
+def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, seed: int) -> _Prepared:
+    """Fit the coordinates."""
+    from boltzgen.coordinates.harmonic import fit_coordinates
+    from boltzgen.coordinates.zmatrix import build_zmatrix
+
+    molecule, potential = chemical.molecule, energy.potential
     kT = thermal_energy(settings.temperature)
-    n_energies = 0
+    n_energies = energy.n_energies
 
     def softened(x: torch.Tensor) -> torch.Tensor:
         nonlocal n_energies
@@ -124,7 +163,29 @@ def _fit(chemical: ChemicalSystem, settings: PrepareConfig, seed: int) -> _Prepa
         seed=seed,
     )
     target = Target(molecule, potential, fitted.coordinates, settings.temperature)
-    return _Prepared(target, parity, fitted, n_energies)
+    return _Prepared(target, energy.parity, fitted, n_energies)
+
+
+def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
+    """Refuse a structure that no molecule has, naming the atom with the largest force; returns the energies spent."""
+    from boltzgen.sampling.minimise import minimise
+
+    where, start = chemical.source.where, torch.as_tensor(chemical.positions)[..., None]
+    energy, gradient = potential.evaluate(start)
+    if not bool(torch.isfinite(energy).all()):
+        raise InputError(f"{where}: the energy of the structure is not finite. Check its coordinates.")
+    minimum = minimise(potential, start, tolerance=100.0, max_steps=500)
+    strain = (energy - minimum.energy).item()
+    if strain > STRAIN_LIMIT:
+        worst = int(gradient.square().sum(dim=1)[:, 0].argmax())
+        molecule = chemical.molecule
+        residue = molecule.residue_of_atom[worst]
+        label = f"{molecule.atom_names[worst]} of {molecule.residue_names[residue]}{molecule.residue_numbers[residue]}"
+        raise InputError(
+            f"{where}: the structure lies {strain:,.0f} kJ/mol above the minimum next to it; the force is largest on "
+            f"{label}. Correct its coordinates."
+        )
+    return minimum.n_steps + 2
 
 
 def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> StageResult:
@@ -157,6 +218,7 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) ->
         "charge": molecule.charge,
         "stereocentres": chemical.stereocentres,
         "force_field": chemical.force_field,
+        "force_field_reason": chemical.force_field_reason,
         "solvent": chemical.solvent,
         "n_atoms": molecule.n_atoms,
         "n_torsions": coordinates.n_torsions,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from boltzgen.analysis.surfaces import analyze_ensemble, energy_histogram, log_weight_histogram
-from boltzgen.analysis.torsions import BASINS, assign_basins
+from boltzgen.analysis.torsions import BASINS, ROTAMERS, assign_basins, assign_rotamers
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,27 @@ def test_surfaces_have_phi_first_and_only_the_reweighted_one_follows_the_target(
     assert residue.surface[tuple(c7ax)] - residue.surface_raw[tuple(c7ax)] > 1.5
     assert residue.surface.min() == residue.surface_raw.min() == 0.0
     assert np.isinf(residue.surface).any()
+
+
+def test_a_molecule_without_residues_has_profiles_and_rotamers(ensemble):
+    """The same frames, φ under the name of a ligand's torsion: its rotamers are integrals of the exact density."""
+    molecule = replace(ensemble.molecule, torsions={"tor:C1-N1-C2-C3": ensemble.molecule.torsions["phi:ALA2"]})
+    analysis = analyze_ensemble(ensemble.positions, ensemble.log_w, ensemble.reduced_potential, molecule, bins=36)
+    assert not analysis.residues
+    degrees = np.radians(np.arange(-180, 180) + 0.5)
+    phi, psi = (a.ravel() for a in np.meshgrid(degrees, degrees))
+    share = ensemble.target_density(phi, psi)
+    exact = np.bincount(assign_rotamers(phi), share / share.sum())
+    assert list(analysis.populations) == [f"C1-N1-C2-C3:{name}" for name in ROTAMERS]
+    for estimate, expected in zip(analysis.populations.values(), exact, strict=True):
+        assert abs(estimate.value - expected) < 4 * estimate.stderr
+    assert analysis.torsions["C1-N1-C2-C3"].profile.free_energy.min() == 0.0
+    assert set(analysis.to_tree()["torsions"]["C1-N1-C2-C3"]) == {"angle", "rotamer", "raw", "profile"}
+
+
+@pytest.mark.parametrize(("degrees", "name"), [(60, "gauche+"), (180, "trans"), (-180, "trans"), (-60, "gauche-")])
+def test_rotamers_are_the_thirds_of_a_turn(degrees, name):
+    assert ROTAMERS[assign_rotamers(np.radians(degrees))] == name
 
 
 def test_failed_energies_are_counted_and_kept_out_of_the_averages(analysis):

@@ -14,11 +14,8 @@ from rdkit.Chem import rdCIPLabeler
 
 from boltzgen.chemistry.build import ChemicalSystem, build
 from boltzgen.chemistry.forcefield import FORCE_FIELDS, SOLVENTS
-from boltzgen.chemistry.pdb import structure_from_pdb
-from boltzgen.chemistry.peptides import structure_from_smiles
+from boltzgen.chemistry.interpret import Reading, interpret
 from boltzgen.chemistry.read import InputSource, read_input
-from boltzgen.chemistry.residues import load_residues
-from boltzgen.chemistry.stereo import rdkit_molecule
 from boltzgen.constants import thermal_energy
 from boltzgen.molecule import Molecule
 
@@ -80,9 +77,8 @@ def test_smiles_and_pdb_give_the_same_energy(tmp_path: Path) -> None:
     from_smiles = build(read_input(smiles="C[C@H](NC(=O)C)C(=O)NC"))
     assert from_smiles.molecule.smiles == from_pdb.molecule.smiles
     assert from_smiles.force_field_hashes == from_pdb.force_field_hashes
-    residues = load_residues()
-    target = rdkit_molecule(structure_from_pdb(from_pdb.source, residues))
-    query = rdkit_molecule(structure_from_smiles(from_smiles.source, residues))
+    target = interpret(from_pdb.source, Reading()).mol
+    query = interpret(from_smiles.source, Reading()).mol
     match = list(target.GetSubstructMatch(query, useChirality=True))
     assert sorted(match) == list(range(22))
     assert match != sorted(match)
@@ -151,9 +147,9 @@ def test_mirror_images_stay_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "methyl"), [("VAL", "CG1"), ("LEU", "CD1")])
 def test_chi_angles_from_smiles_use_the_iupac_methyl_names(name: str, methyl: str) -> None:
     """The first methyl group is pro-R: with a heavier isotope there, the centre becomes R."""
-    structure = structure_from_smiles(read_input(smiles=RESIDUES[name]), load_residues())
-    mol = rdkit_molecule(structure)
-    at = structure.index()
+    interpreted = interpret(read_input(smiles=RESIDUES[name]), Reading())
+    mol = interpreted.mol
+    at = interpreted.structure.index()
     mol.GetAtomWithIdx(at[1, methyl]).SetIsotope(13)
     Chem.AssignStereochemistryFrom3D(mol)
     rdCIPLabeler.AssignCIPLabels(mol)

@@ -111,7 +111,6 @@ def test_help_shows_the_defaults_that_the_configuration_has():
 
 USAGE = [
     ([], "no molecule is given"),
-    (["mol.pdb", "--smiles", "CC"], "both INPUT and --smiles"),
     (["none.pdb"], "none.pdb: no such file"),
     (["mol.run"], "mol.run: is a folder"),
     (["--smiles", "CC"], "Add -o NAME.run"),
@@ -229,12 +228,8 @@ def test_flags_file_and_overrides_reach_the_workflow(folder):
     assert record["context"] == [True, False, 3600.0, "boltzgen " + " ".join(arguments)]
     assert record["omp"] == "1"  # threads share batches, not operations
     assert (config["seed"], config["threads"]) == (5, 2)
-    assert config["prepare"] | {"conformers": 0} == {
-        "force_field": "ff96",
-        "solvent": "hct",
-        "temperature": 310.0,
-        "conformers": 0,
-    }
+    chosen = {"force_field": "ff96", "solvent": "hct", "temperature": 310.0}
+    assert config["prepare"] == Config().prepare.model_dump(mode="json") | chosen
     assert (config["train"]["preset"], config["train"]["time_budget"]) == ("quick", 1800.0)
     assert (config["sample"]["n"], config["sample"]["batch_size"]) == (1000, 64)
     assert (config["analyze"]["require_ess"], config["analyze"]["strict"]) == (0.3, True)

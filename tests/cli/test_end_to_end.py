@@ -247,3 +247,19 @@ def test_read_only_output_is_refused_before_training(folder):
     locked = folder / "locked"
     locked.mkdir(mode=0o500)
     assert shell("run", PDB, "-o", locked / "x.run", cwd=folder).returncode == 6
+
+
+def test_a_ligand_goes_all_the_way(folder):
+    """Butane as SMILES: its torsion has a profile and populations, its files open elsewhere."""
+    result = shell("run", "--smiles", "CCCC", "-o", "butane.run", "-n", N, "--json", *TINY, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "warning: MMFF94s in vacuum is the force field" in result.stderr
+    answer = json.loads(result.stdout)
+    assert set(answer["populations"]) == {f"C1-C2-C3-C4:{name}" for name in ("gauche+", "trans", "gauche-")}
+    run = folder / "butane.run"
+    for name in ("F_C1-C2-C3-C4.csv", "plots/torsion_C1-C2-C3-C4.png", "representatives.pdb"):
+        assert (run / name).stat().st_size > 0, name
+    trajectory = mdtraj.load(str(run / "samples.h5"))
+    assert (trajectory.n_frames, trajectory.topology.n_bonds) == (N, 13)
+    universe = MDAnalysis.Universe(str(run / "system.pdb"), str(run / "samples.h5"), format="H5MD")
+    assert len(universe.trajectory) == N
