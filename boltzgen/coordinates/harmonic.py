@@ -21,7 +21,7 @@ from boltzgen.coordinates.molecular import PLANAR_WIDTH, SP3_WIDTH, Chart, Molec
 from boltzgen.coordinates.rotor import Rotor
 from boltzgen.coordinates.symmetry import cycle_image
 from boltzgen.coordinates.zmatrix import ZMatrix
-from boltzgen.errors import InputError
+from boltzgen.errors import InputError, UnsupportedError
 
 ReducedPotential = Callable[[Tensor], Tensor]
 """Positions ``(atoms, 3, batch)`` in nm → u = U/kT, ``(batch,)``; softened where pairs overlap."""
@@ -37,6 +37,12 @@ SAME_BASIN = 0.7
 
 BENT = math.pi - 0.1
 """Centre of the angle of three atoms that are in line in the reference structure."""
+
+STRAIGHT = math.radians(175.0)
+"""A reference angle above this at a minimum is refused: the thermal motion passes through the straight angle."""
+
+ALL_IN_LINE = 0.02
+"""Extent in nm across its axis below which a molecule is linear as a whole."""
 
 LEAST_ROOM = 0.5
 """A sibling torsion nearer than this to 0 or π has no side to keep, and is given the support of planar centres."""
@@ -68,7 +74,9 @@ def fit_coordinates(
     Raises
     ------
     InputError
-        If no conformer can be minimised to a finite energy or the Hessian is not positive.
+        If no conformer can be minimised to a finite energy or the Hessian is not finite.
+    UnsupportedError
+        If atoms are in line at a minimum but not in ``positions``, by which the Z-matrix was built.
     """
     coordinates = _from_structure(zmatrix, positions, planar_atoms)
     rotors = _exact_rotors(coordinates, positions, potential)
@@ -83,6 +91,7 @@ def fit_coordinates(
     if not minima:
         raise InputError("no conformer of the molecule minimises to a finite energy. Check the input structure.")
     u, conformers = np.asarray([m[0] for m in minima]), np.stack([m[1] for m in minima])
+    _check_angles(coordinates, conformers)
     coordinates = _recentre(coordinates, conformers)
     torsions, stiff, _ = coordinates.from_cartesian(torch.as_tensor(conformers).permute(1, 2, 0))
     d = coordinates.deviations(stiff)
@@ -92,6 +101,27 @@ def fit_coordinates(
     cholesky = _inverse_cholesky(torch.stack(hessians).mean(0), _stiff_scale(coordinates))
     fitted = coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy())
     return Fitted(fitted, conformers, u)
+
+
+def _check_angles(coordinates: MolecularCoordinates, conformers: np.ndarray) -> None:
+    """Refuse reference atoms that are in line at a minimum, where the torsion behind them is undefined.
+
+    If all atoms are, nothing else can be had, and the third atom's bend gives the direction.
+    """
+    z = coordinates.zmatrix
+    spread = np.linalg.svd(conformers - conformers.mean(axis=1, keepdims=True), compute_uv=False)
+    if spread[:, 1].min() < ALL_IN_LINE:
+        return
+    bent = np.flatnonzero(~z.linear)
+    placed = [(z.atom[k], z.bond[k], z.angle[k]) for k in bent[bent > 2]]
+    for a, b, c in placed + [(z.bond[k], z.angle[k], z.torsion[k]) for k in bent[bent > 2]]:
+        u, v = conformers[:, a] - conformers[:, b], conformers[:, c] - conformers[:, b]
+        angles = np.arctan2(np.linalg.norm(np.cross(u, v), axis=1), (u * v).sum(axis=1))
+        if angles.max() > STRAIGHT:
+            raise UnsupportedError(
+                f"atoms {a + 1}, {b + 1} and {c + 1} are in line at the minimum of the force field but not in the "
+                "input. Give a structure in which they are."
+            )
 
 
 def _exact_rotors(

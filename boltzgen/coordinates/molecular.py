@@ -157,7 +157,7 @@ class MolecularCoordinates:
         return x
 
     def is_in_support(self, x: Tensor) -> bool:
-        """Whether the stiff torsions of positions ``(atoms, 3, batch)`` lie in their supports as the atoms are labelled."""
+        """Whether stiff torsions of positions ``(atoms, 3, batch)`` lie in their supports as the atoms are labelled."""
         rows = self._stiff_rows
         deviation = charts.wrap(self.geometry.internal(x).torsions[rows] - self._torsions[rows])
         return bool((deviation.abs() < self._widths[rows]).all())

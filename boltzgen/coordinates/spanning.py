@@ -19,8 +19,8 @@ STRAIGHT = np.deg2rad(160.0)
 STRAIGHT_CARBON = np.deg2rad(140.0)
 """The same for a carbon with two neighbours."""
 
-OFF_AXIS = np.sin(np.deg2rad(20.0))
-"""Least sine of the angle between an axis and an atom that gives a direction across it."""
+OFF_AXIS = 0.03
+"""Least distance in nm from an axis of an atom that gives a direction across it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class MolecularGraph:
         """Whether d is off the axis through b and c in the reference structure; true if there is none."""
         if self.positions is None:
             return True
-        return np.sin(self._angle(d, c, b)) > OFF_AXIS and np.sin(self._angle(d, b, c)) > OFF_AXIS
+        axis, v = self.positions[c] - self.positions[b], self.positions[d] - self.positions[b]
+        return bool(np.linalg.norm(np.cross(axis, v)) > OFF_AXIS * np.linalg.norm(axis))
 
     def _angle(self, a: int, b: int, c: int) -> float:
         assert self.positions is not None
@@ -144,16 +145,27 @@ def _is_twin(graph: MolecularGraph, a: int, b: int) -> bool:
 
 
 def _bent_frame_first(graph: MolecularGraph, order: list[int], parent: list[int]) -> list[int]:
-    """Move the third atom of the frame (a grandchild of the root if there is one, not in line) to the third place."""
+    """Move the third atom of the frame, one that is not in line with the first two, to the third place.
+
+    A grandchild of the root if there is one. It has no torsion: where the second atom carries equal atoms and the root
+    does not (phenol, t-butanol), it is a child of the root, so that the equal ones can turn as a group.
+    """
     if len(order) < 3:
         return order
     root, second = order[:2]
     on_second = [a for a in order if parent[a] == second]
     on_root = [a for a in order[2:] if parent[a] == root]
     bent = [a for a in on_second if not graph.is_straight(a, second, root)]
-    bent += [a for a in on_root if not graph.is_straight(a, root, second)]
+    bent_on_root = [a for a in on_root if not graph.is_straight(a, root, second)]
+    turns = _all_twins(graph, second, root) and not _all_twins(graph, root, second)
+    bent = bent_on_root + bent if turns else bent + bent_on_root
     third = (bent or on_second or on_root)[0]
     return [root, second, third] + [a for a in order if a not in (root, second, third)]
+
+
+def _all_twins(graph: MolecularGraph, centre: int, without: int) -> bool:
+    group = [a for a in graph.neighbours[centre] if a != without]
+    return len(group) > 1 and all(_is_twin(graph, group[0], a) for a in group[1:])
 
 
 def reference_rows(graph: MolecularGraph, order: list[int], parent: list[int]) -> list[Row]:

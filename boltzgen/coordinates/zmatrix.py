@@ -82,8 +82,8 @@ def build_zmatrix(
     rigid_bonds
         Bonds whose torsion is stiff (double, amide, ring). Ring bonds are found in any case.
     positions
-        A reference structure ``(atoms, 3)``. It shows linear groups beyond carbons with two neighbours (azides, N₂O),
-        and which groups are equivalent as to their handedness: rotors of groups larger than an atom need it.
+        A reference structure ``(atoms, 3)`` in nm. It shows which groups are linear, and which equivalent groups agree
+        in handedness: linear groups, and rotors of groups other than three single atoms, need it.
 
     Raises
     ------
