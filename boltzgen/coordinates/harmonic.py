@@ -38,7 +38,7 @@ SAME_BASIN = 0.7
 BENT = math.pi - 0.1
 """Centre of the angle of three atoms that are in line in the reference structure."""
 
-STRAIGHT = math.radians(175.0)
+STRAIGHT = math.radians(170.0)
 """A reference angle above this at a minimum is refused: the thermal motion passes through the straight angle."""
 
 ALL_IN_LINE = 0.02
@@ -92,7 +92,7 @@ def fit_coordinates(
         raise InputError("no conformer of the molecule minimises to a finite energy. Check the input structure.")
     u, conformers = np.asarray([m[0] for m in minima]), np.stack([m[1] for m in minima])
     _check_angles(coordinates, conformers)
-    coordinates = _recentre(coordinates, conformers)
+    coordinates = _recentre(coordinates, conformers, planar_atoms)
     torsions, stiff, _ = coordinates.from_cartesian(torch.as_tensor(conformers).permute(1, 2, 0))
     d = coordinates.deviations(stiff)
     hessians = [
@@ -150,18 +150,14 @@ def _exact_rotors(
 def _from_structure(zmatrix: ZMatrix, positions: np.ndarray, planar_atoms: tuple[int, ...]) -> MolecularCoordinates:
     """Coordinates centred on one structure, not yet whitened."""
     internal = InternalToCartesian(zmatrix).internal(torch.as_tensor(positions, dtype=torch.float64)[..., None])
-    planar = set(planar_atoms)
-    n = zmatrix.n_atoms
-    sp3 = np.asarray([bool(zmatrix.sibling[k]) and int(zmatrix.bond[k]) not in planar for k in range(3, n)], dtype=bool)
     torsions = internal.torsions[:, 0].numpy().copy()
-    for row in _half_turn_rows(zmatrix):
-        torsions[row], sp3[row] = math.pi, False
+    torsions[_half_turn_rows(zmatrix)] = math.pi
     n_stiff = zmatrix.n_internal - len(zmatrix.slow)
     chart = Chart(
         bonds=internal.bonds[:, 0].numpy(),
         angles=np.minimum(internal.angles[:, 0].numpy(), BENT),
         torsions=torsions,
-        widths=_widths(torsions, sp3),
+        widths=_widths(zmatrix, torsions, planar_atoms),
         mean=np.zeros(n_stiff),
         cholesky=np.eye(n_stiff),
     )
@@ -174,13 +170,20 @@ def _half_turn_rows(zmatrix: ZMatrix) -> list[int]:
     return [row_of[rotor.atoms[1]] for rotor in zmatrix.rotors if rotor.order == 2]
 
 
-def _widths(torsions: np.ndarray, sp3: np.ndarray) -> np.ndarray:
+def _widths(zmatrix: ZMatrix, torsions: np.ndarray, planar_atoms: tuple[int, ...]) -> np.ndarray:
     """Supports of the stiff torsions.
 
-    On sp3 centres it ends at 0 and π at the latest: beyond, the offset would be that of the mirror image.
+    Those of siblings on sp3 centres, and of the far ends of allenes, keep their side: the support ends at 0 and π at
+    the latest, for beyond, the torsion would be that of the mirror image.
     """
+    z = zmatrix
+    rows = np.arange(3, z.n_atoms)
+    on_sp3 = z.sibling[rows] & ~np.isin(z.bond[rows], planar_atoms)
+    behind_line = np.isin(z.bond[rows], z.atom[z.linear]) & ~z.sibling[rows] & ~z.linear[rows]
+    on_sp3[_half_turn_rows(z)] = False
     room = np.minimum(np.abs(torsions), math.pi - np.abs(torsions))
-    return np.where(sp3 & (room > LEAST_ROOM), np.minimum(SP3_WIDTH, room), PLANAR_WIDTH)
+    sided = np.minimum(np.where(on_sp3, SP3_WIDTH, PLANAR_WIDTH), room)
+    return np.where((on_sp3 | behind_line) & (room > LEAST_ROOM), sided, PLANAR_WIDTH)
 
 
 def _effective(coordinates: MolecularCoordinates, potential: ReducedPotential, torsions: Tensor, d: Tensor) -> Tensor:
@@ -250,7 +253,9 @@ def _lowest_distinct(
     return chosen
 
 
-def _recentre(coordinates: MolecularCoordinates, conformers: np.ndarray) -> MolecularCoordinates:
+def _recentre(
+    coordinates: MolecularCoordinates, conformers: np.ndarray, planar_atoms: tuple[int, ...]
+) -> MolecularCoordinates:
     """Move the centres of the charts to the mean of the conformers, rotor windows to the mean of their minima."""
     x = torch.as_tensor(conformers).permute(1, 2, 0)
     internal = coordinates.geometry.internal(x)
@@ -267,10 +272,8 @@ def _recentre(coordinates: MolecularCoordinates, conformers: np.ndarray) -> Mole
         row = int(np.flatnonzero(result.zmatrix.atom == rotor.atoms[0])[0])
         s = circles[:, result.zmatrix.slow.index(row)]
         centres[row - 3] += float(torch.atan2(s.sin().mean(), s.cos().mean())) / rotor.order
-    for row in _half_turn_rows(result.zmatrix):
-        centres[row] = math.pi
-    sp3 = coordinates.chart.widths < PLANAR_WIDTH
-    return result.with_chart(torsions=centres, widths=_widths(centres, sp3))
+    centres[_half_turn_rows(result.zmatrix)] = math.pi
+    return result.with_chart(torsions=centres, widths=_widths(result.zmatrix, centres, planar_atoms))
 
 
 def _stiff_hessian(
