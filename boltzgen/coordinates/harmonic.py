@@ -41,9 +41,6 @@ BENT = math.pi - 0.1
 STRAIGHT = math.radians(170.0)
 """A reference angle above this at a minimum is refused: the thermal motion passes through the straight angle."""
 
-ALL_IN_LINE = 0.02
-"""Extent in nm across its axis below which a molecule is linear as a whole."""
-
 LEAST_ROOM = 0.5
 """A sibling torsion nearer than this to 0 or π has no side to keep, and is given the support of planar centres."""
 
@@ -109,8 +106,7 @@ def _check_angles(coordinates: MolecularCoordinates, conformers: np.ndarray) -> 
     If all atoms are, nothing else can be had, and the third atom's bend gives the direction.
     """
     z = coordinates.zmatrix
-    spread = np.linalg.svd(conformers - conformers.mean(axis=1, keepdims=True), compute_uv=False)
-    if spread[:, 1].min() < ALL_IN_LINE:
+    if z.n_atoms > 2 and z.linear[2]:
         return
     bent = np.flatnonzero(~z.linear)
     placed = [(z.atom[k], z.bond[k], z.angle[k]) for k in bent[bent > 2]]

@@ -63,7 +63,7 @@ class InternalToCartesian:
         column = np.arange(len(table)) - np.searchsorted(guides, np.arange(len(table)))
         column[guides] = zmatrix.n_atoms + np.arange(len(guides))
         self._columns = [torch.as_tensor(column[k:] - k, device=device) for k in (1, 2, 3)]
-        self._guided = np.flatnonzero(zmatrix.linear)
+        self._guided = np.flatnonzero(zmatrix.linear[3:]) + 3
         levels = _levels(table)
         self._levels = [torch.as_tensor(level, device=device) for level in levels]
         placed = [int(a) for a in table[:3, 0]] + [int(table[k, 0]) for level in levels for k in level]
@@ -143,7 +143,7 @@ def with_guides(zmatrix: ZMatrix) -> np.ndarray:
     rows: list[tuple[int, ...]] = []
     n_guides = 0
     for k, (a, b, c, d) in enumerate(zip(zmatrix.atom, zmatrix.bond, zmatrix.angle, zmatrix.torsion, strict=True)):
-        if zmatrix.linear[k]:
+        if zmatrix.linear[k] and k > 2:
             guide = zmatrix.n_atoms + n_guides
             n_guides += 1
             rows += [(guide, b, c, d), (a, b, guide, c)]

@@ -58,6 +58,7 @@ class MolecularCoordinates:
         self.zmatrix, self.chart, self.dtype, self.device = zmatrix, chart, dtype, device
         self.geometry = InternalToCartesian(zmatrix, device)
         n = zmatrix.n_atoms
+        self._in_line = n > 2 and bool(zmatrix.linear[2])
         slow = set(zmatrix.slow)
         stiff_rows = [k - 3 for k in range(3, n) if k not in slow]
         self._stiff_rows = torch.as_tensor(stiff_rows, dtype=torch.int64, device=device)
@@ -107,7 +108,7 @@ class MolecularCoordinates:
         """Like :meth:`to_cartesian` from unwhitened deviations d ``(n_stiff, batch)`` in chain order."""
         d_bond, d_angle, d_torsion = d.index_select(0, self._to_blocks).split(self._sizes)
         bonds, log_bond = charts.bond(d_bond, self._bonds)
-        angles, log_angle = charts.angle(d_angle, self._angles)
+        angles, log_angle = self._to_angles(d_angle)
         rows = self._stiff_rows
         stiff, log_torsion = charts.torsion(d_torsion, self._torsions[rows], self._widths[rows])
         internal = Internal(bonds, angles, self._merge_torsions(torsions.T, stiff))
@@ -128,7 +129,7 @@ class MolecularCoordinates:
         d_block = torch.cat(
             [
                 charts.bond_inverse(internal.bonds, self._bonds),
-                charts.angle_inverse(internal.angles, self._angles),
+                self._from_angles(internal.angles),
                 charts.torsion_inverse(
                     internal.torsions[stiff_rows], self._torsions[stiff_rows], self._widths[stiff_rows]
                 ),
@@ -161,6 +162,19 @@ class MolecularCoordinates:
         rows = self._stiff_rows
         deviation = charts.wrap(self.geometry.internal(x).torsions[rows] - self._torsions[rows])
         return bool((deviation.abs() < self._widths[rows]).all())
+
+    def _to_angles(self, d: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._in_line:
+            return charts.angle(d, self._angles)
+        parts = charts.straight_angle(d[:1], self._angles[:1]), charts.angle(d[1:], self._angles[1:])
+        angles, log_slopes = (torch.cat(values) for values in zip(*parts, strict=True))
+        return angles, log_slopes
+
+    def _from_angles(self, angles: Tensor) -> Tensor:
+        if not self._in_line:
+            return charts.angle_inverse(angles, self._angles)
+        first = charts.straight_angle_inverse(angles[:1], self._angles[:1])
+        return torch.cat([first, charts.angle_inverse(angles[1:], self._angles[1:])])
 
     def _rotor_angle(self, torsions: Tensor, rows: tuple[int, ...]) -> Tensor:
         """τ̄ − c in [−π, π) from the torsions ``(n, batch)`` of a rotor's rows."""

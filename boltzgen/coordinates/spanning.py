@@ -175,7 +175,8 @@ def reference_rows(graph: MolecularGraph, order: list[int], parent: list[int]) -
         rows.append(Row(order[1], order[0]))
     if len(order) > 2:
         root, second, third = order[:3]
-        rows.append(Row(third, parent[third], second if parent[third] == root else root))
+        middle, end = (root, second) if parent[third] == root else (second, root)
+        rows.append(Row(third, middle, end, linear=graph.is_straight(third, middle, end)))
     placement = _Placement(graph, parent, order[:3])
     for a in order[3:]:
         rows.append(placement.row(a))

@@ -28,7 +28,8 @@ class ZMatrix:
     placed before, so that the torsion is the offset between the two about the axis; elsewhere it is a proper torsion or
     that of a ring closure. Where ``linear[k]``, atom, bond and angle are nearly in line: the angle is then the one from
     the direction m, across the axis and towards ``torsion[k]``, and the torsion the one about m from ``angle[k]``; both
-    are regular at π/2 and π, where the three are in line.
+    are regular at π/2 and π, where the three are in line. In row 2 it means that no three atoms are off a line, and the
+    angle is the plain one.
     ``slow`` lists the rows whose proper torsion is a slow degree of freedom, those of rotors last.
     """
 
