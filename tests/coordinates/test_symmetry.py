@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from fitted_molecules import case, embedded, positions_of, zmatrix_of
+from fitted_molecules import THERMAL_ENERGY, case, embedded, positions_of, zmatrix_of
 
+from boltzgen.chemistry.perception import planar_atoms
 from boltzgen.coordinates.harmonic import fit_coordinates
 from boltzgen.coordinates.symmetry import cycle_image, random_images
 
@@ -97,3 +98,35 @@ def test_a_force_field_that_tells_equal_atoms_apart_has_no_rotor():
 def test_without_positions_only_groups_of_single_atoms():
     orders = [rotor.order for rotor in zmatrix_of(embedded("CC(C)(C)Oc1ccccc1"), with_positions=False).rotors]
     assert set(orders) == {3}
+
+
+@pytest.mark.parametrize("smiles", ["Oc1ccccc1", "O=[N+]([O-])c1ccccc1", "CC(F)(F)F"])
+def test_partition_function_does_not_depend_on_the_use_of_symmetry(smiles):
+    """Windows times images cover configuration space once: ln Z by the base's weights, with and without rotors."""
+    made = case(smiles)
+
+    def estimate(zmatrix):
+        fitted = fit_coordinates(
+            zmatrix,
+            made.fitted.conformers[0],
+            lambda x: made.potential.batch_last(x, 200.0) / THERMAL_ENERGY,
+            planar_atoms(made.mol),
+            n_conformers=1,
+        )
+        c = fitted.coordinates
+        generator = torch.Generator().manual_seed(1)
+        circles = torch.rand(8000, c.n_torsions, generator=generator, dtype=torch.float64)
+        stiff = torch.randn(8000, c.n_stiff, generator=generator, dtype=torch.float64)
+        x, log_det = c.to_cartesian(2.0 * math.pi * circles - math.pi, stiff)
+        log_base = -c.n_torsions * math.log(2.0 * math.pi) - 0.5 * (
+            stiff.square().sum(1) + c.n_stiff * math.log(2.0 * math.pi)
+        )
+        log_weight = -made.potential.batch_last(x) / THERMAL_ENERGY - log_base + log_det
+        w = (log_weight - log_weight.max()).exp()
+        return float(log_weight.max() + w.mean().log()), float(w.std() / w.mean() / math.sqrt(len(w)))
+
+    zmatrix = made.coordinates.zmatrix
+    assert zmatrix.symmetry_number > 1
+    (with_rotors, error), (without, other_error) = estimate(zmatrix), estimate(zmatrix.with_rotors(()))
+    assert abs(with_rotors - without) < 4.0 * math.hypot(error, other_error)
+    assert math.hypot(error, other_error) < 0.15  # far below ln 2
