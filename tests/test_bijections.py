@@ -41,6 +41,7 @@ def circles(*shape, seed=0):
 
 
 BOND, ANGLE, TORSION = column([0.15, 0.1, 0.12]), column([1.9, 2.4, 1.0]), column([3.0, -2.0, 0.1])
+STRAIGHT = math.pi - column([0.1, 0.2, 0.05])
 WIDTH = column([1.05, 1.05, 1.5])
 SPLINE = 2.0 * randn(4, 3 * 16, seed=1)
 ARCSINH = randn(4, 4, seed=2)
@@ -91,6 +92,11 @@ BIJECTIONS = {
         as_rows(lambda a: (charts.angle_inverse(a, ANGLE), torch.zeros_like(a))),
         0.5 * randn(3),
     ),
+    "straight_angle": (
+        as_rows(lambda d: charts.straight_angle(d, STRAIGHT)),
+        as_rows(lambda a: (charts.straight_angle_inverse(a, STRAIGHT), torch.zeros_like(a))),
+        0.1 * randn(3),
+    ),
     "torsion": (
         as_rows(lambda d: charts.torsion(d, TORSION, WIDTH)),
         as_rows(lambda t: (charts.torsion_inverse(t, TORSION, WIDTH), torch.zeros_like(t))),
@@ -133,7 +139,7 @@ def test_log_det_and_inverse(name):
     assert log_det.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), abs=TOLERANCE)
     back, log_det_back = inverse(y)
     assert torch.allclose(back, x, atol=TOLERANCE, rtol=0.0)
-    if name not in ("bond", "angle", "torsion"):  # charts give no log-determinant on the way back
+    if name not in ("bond", "angle", "straight_angle", "torsion"):  # charts give no log-determinant on the way back
         assert log_det_back.item() == pytest.approx(-log_det.item(), abs=TOLERANCE)
 
 

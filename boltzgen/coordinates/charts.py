@@ -40,6 +40,36 @@ def angle_inverse(theta: Tensor, center: Tensor) -> Tensor:
     return slope * (torch.logit(theta / math.pi) - torch.logit(center / math.pi))
 
 
+def straight_angle(d: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """θ = π − ρ, where sin²(ρ/2) = 1 − e^{−w/2κ} and w = −ln Φ(z), z = d/s: the bend of atoms that rest in line.
+
+    ρ is the radius of a two-dimensional bend, with density sin ρ e^{−κ(1 − cos ρ)} if that is harmonic: for normal z it
+    has exactly this density. κ makes the centre its median; s makes the slope one there. Φ is the normal distribution.
+    """
+    kappa, slope = _straight_parameters(center)
+    z = d / slope
+    log_phi = torch.special.log_ndtr(z)
+    half = torch.asin((-torch.expm1(log_phi / (2.0 * kappa))).sqrt())
+    # dρ/dw = cot(ρ/2)/2κ and −dw/dz = φ(z)/Φ(z)
+    log_det = -half.tan().log() - (2.0 * kappa * slope).log() - 0.5 * (z.square() + math.log(2.0 * math.pi)) - log_phi
+    return math.pi - 2.0 * half, log_det
+
+
+def straight_angle_inverse(theta: Tensor, center: Tensor) -> Tensor:
+    """d = s Φ⁻¹(cos^{4κ}(ρ/2)) with ρ = π − θ."""
+    kappa, slope = _straight_parameters(center)
+    w = -4.0 * kappa * (0.5 * (math.pi - theta)).cos().log()
+    near = torch.special.ndtri(-torch.expm1(-w))  # of 1 − Φ, exact for small w, where Φ rounds to one
+    return slope * torch.where(w < 0.5, -near, torch.special.ndtri((-w).exp()))
+
+
+def _straight_parameters(center: Tensor) -> tuple[Tensor, Tensor]:
+    """κ and the slope s of :func:`straight_angle`."""
+    half = 0.5 * (math.pi - center)
+    kappa = -math.log(2.0) / (4.0 * half.cos().log())
+    return kappa, math.sqrt(2.0 / math.pi) / (2.0 * kappa * half.tan())
+
+
 def torsion(d: Tensor, center: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """φ = μ + W tanh(d/W): within W of the centre; stereo is fixed where W ≤ |μ| and |μ| + W ≤ π."""
     ratio = d / width

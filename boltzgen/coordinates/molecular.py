@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from boltzgen.coordinates import charts
-from boltzgen.coordinates.internal import Internal, InternalToCartesian
-from boltzgen.coordinates.symmetry import cycle_images
-from boltzgen.coordinates.zmatrix import ROTOR_ORDER, Rotor, ZMatrix
+from boltzgen.coordinates.internal import Internal, InternalToCartesian, dihedral
+from boltzgen.coordinates.rotor import Rotor
+from boltzgen.coordinates.symmetry import cycle_image
+from boltzgen.coordinates.zmatrix import ZMatrix
 
 SP3_WIDTH = 1.05
 """Half-width in radians of the support of sibling torsions on sp3 centres, about π/3; less where 0 or π is nearer."""
@@ -44,7 +45,7 @@ class MolecularCoordinates:
     """Latent blocks ↔ Cartesian positions.
 
     Blocks: ``torsions (batch, n_torsions)`` on circles [−π, π), slow torsions in chain order and rotors last (as
-    3(τ̄ − c)); ``stiff (batch, n_stiff)``, whitened, in chain order. Positions: ``(atoms, 3, batch)`` in nm.
+    n(τ̄ − c)); ``stiff (batch, n_stiff)``, whitened, in chain order. Positions: ``(atoms, 3, batch)`` in nm.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class MolecularCoordinates:
         self.zmatrix, self.chart, self.dtype, self.device = zmatrix, chart, dtype, device
         self.geometry = InternalToCartesian(zmatrix, device)
         n = zmatrix.n_atoms
+        self._in_line = n > 2 and bool(zmatrix.linear[2])
         slow = set(zmatrix.slow)
         stiff_rows = [k - 3 for k in range(3, n) if k not in slow]
         self._stiff_rows = torch.as_tensor(stiff_rows, dtype=torch.int64, device=device)
@@ -71,14 +73,15 @@ class MolecularCoordinates:
         self._rotors = [tuple(row_of[a] - 3 for a in rotor.atoms) for rotor in zmatrix.rotors]
         # Place among the slow torsions → row of the leader, and (place among stiff torsions, ideal offset) of siblings.
         self._rotor_places = {
-            zmatrix.slow.index(lead + 3): (
-                lead,
-                [(stiff_rows.index(k), self._ideal_offset(k)) for k in siblings],
+            zmatrix.slow.index(rows[0] + 3): (
+                rows[0],
+                [(stiff_rows.index(k), ideal) for k, ideal in zip(rows[1:], self._ideal_offsets(rows), strict=True)],
             )
-            for lead, *siblings in self._rotors
+            for rows in self._rotors
         }
         self.n_torsions, self.n_stiff = len(zmatrix.slow), len(keys)
-        self._row_order = torch.as_tensor(np.argsort([*stiff_rows, *(k - 3 for k in zmatrix.slow)]), device=device)
+        by_kind = np.asarray([*stiff_rows, *(k - 3 for k in zmatrix.slow)], dtype=np.int64)
+        self._row_order = torch.as_tensor(np.argsort(by_kind), device=device)
         column = {name: torch.as_tensor(value, dtype=dtype, device=device) for name, value in vars(chart).items()}
         self._bonds, self._angles, self._torsions, self._widths = (
             column[name][:, None] for name in ("bonds", "angles", "torsions", "widths")
@@ -105,7 +108,7 @@ class MolecularCoordinates:
         """Like :meth:`to_cartesian` from unwhitened deviations d ``(n_stiff, batch)`` in chain order."""
         d_bond, d_angle, d_torsion = d.index_select(0, self._to_blocks).split(self._sizes)
         bonds, log_bond = charts.bond(d_bond, self._bonds)
-        angles, log_angle = charts.angle(d_angle, self._angles)
+        angles, log_angle = self._to_angles(d_angle)
         rows = self._stiff_rows
         stiff, log_torsion = charts.torsion(d_torsion, self._torsions[rows], self._widths[rows])
         internal = Internal(bonds, angles, self._merge_torsions(torsions.T, stiff))
@@ -120,14 +123,16 @@ class MolecularCoordinates:
         x = self.canonical_images(x)
         internal = self.geometry.internal(x)
         slow = internal.torsions.index_select(0, self._slow_rows).clone()
-        for place, rotor in zip(self._rotor_places, self._rotors, strict=True):
-            slow[place] = ROTOR_ORDER * self._rotor_angle(internal.torsions, rotor)
-        rows = self._stiff_rows
+        for place, rows in zip(self._rotor_places, self._rotors, strict=True):
+            slow[place] = len(rows) * self._rotor_angle(internal.torsions[list(rows)], rows)
+        stiff_rows = self._stiff_rows
         d_block = torch.cat(
             [
                 charts.bond_inverse(internal.bonds, self._bonds),
-                charts.angle_inverse(internal.angles, self._angles),
-                charts.torsion_inverse(internal.torsions[rows], self._torsions[rows], self._widths[rows]),
+                self._from_angles(internal.angles),
+                charts.torsion_inverse(
+                    internal.torsions[stiff_rows], self._torsions[stiff_rows], self._widths[stiff_rows]
+                ),
             ]
         )
         torsions, d = charts.wrap(slow).T, d_block.index_select(0, self._to_chain)
@@ -141,51 +146,70 @@ class MolecularCoordinates:
         return self._mean + self._cholesky @ stiff.T
 
     def canonical_images(self, x: Tensor) -> Tensor:
-        """Relabel equivalent hydrogens so that every rotor lies in its window."""
-        if not self._rotors:
-            return x
-        torsions = self.geometry.internal(x).torsions
-        third = 2.0 * math.pi / ROTOR_ORDER
-        shifts = torch.stack([-torch.round(self._rotor_angle(torsions, rotor) / third) for rotor in self._rotors])
-        # A shift by one moves τ̄ by +2π/3 or −2π/3, as the hydrogens are numbered one way round or the other.
-        sense = torch.stack([self._torsions[rotor[1], 0].sign() for rotor in self._rotors])[:, None]
-        return cycle_images(x, self.zmatrix.rotors, (shifts * sense).to(torch.int64) % ROTOR_ORDER)
+        """Relabel equivalent branches so that every rotor lies in its window, those that carry others first."""
+        z = self.zmatrix
+        for rotor, rows in zip(z.rotors, self._rotors, strict=True):
+            k = np.asarray(rows) + 3
+            torsions = dihedral(x[z.atom[k]], x[z.bond[k]], x[z.angle[k]], x[z.torsion[k]])
+            shift = -torch.round(self._rotor_angle(torsions, rows) * rotor.order / (2.0 * math.pi))
+            # A shift by one moves τ̄ by +2π/n or −2π/n, as the branches are numbered one way round or the other.
+            sense = float(np.sign(self.chart.torsions[rows[1]]))
+            x = cycle_image(x, rotor, (shift * sense).to(torch.int64) % rotor.order)
+        return x
 
-    def _rotor_angle(self, torsions: Tensor, rotor: tuple[int, ...]) -> Tensor:
-        """τ̄ − c in [−π, π) from all torsions ``(n−3, batch)``."""
-        lead, *siblings = rotor
-        offset = sum(charts.wrap(torsions[k] - self._ideal_offset(k)) for k in siblings)
-        return charts.wrap(torsions[lead] + offset / ROTOR_ORDER - self._torsions[lead])
+    def is_in_support(self, x: Tensor) -> bool:
+        """Whether stiff torsions of positions ``(atoms, 3, batch)`` lie in their supports as the atoms are labelled."""
+        rows = self._stiff_rows
+        deviation = charts.wrap(self.geometry.internal(x).torsions[rows] - self._torsions[rows])
+        return bool((deviation.abs() < self._widths[rows]).all())
 
-    def _ideal_offset(self, row: int) -> float:
-        """±2π/3, the offset of a sibling in an ideal rotor."""
-        return float(np.sign(self.chart.torsions[row])) * 2.0 * math.pi / ROTOR_ORDER
+    def _to_angles(self, d: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._in_line:
+            return charts.angle(d, self._angles)
+        parts = charts.straight_angle(d[:1], self._angles[:1]), charts.angle(d[1:], self._angles[1:])
+        angles, log_slopes = (torch.cat(values) for values in zip(*parts, strict=True))
+        return angles, log_slopes
+
+    def _from_angles(self, angles: Tensor) -> Tensor:
+        if not self._in_line:
+            return charts.angle_inverse(angles, self._angles)
+        first = charts.straight_angle_inverse(angles[:1], self._angles[:1])
+        return torch.cat([first, charts.angle_inverse(angles[1:], self._angles[1:])])
+
+    def _rotor_angle(self, torsions: Tensor, rows: tuple[int, ...]) -> Tensor:
+        """τ̄ − c in [−π, π) from the torsions ``(n, batch)`` of a rotor's rows."""
+        offsets = zip(torsions[1:], self._ideal_offsets(rows), strict=True)
+        mean = sum(charts.wrap(torsion - ideal) for torsion, ideal in offsets) / len(rows)
+        return charts.wrap(torsions[0] + mean - self._torsions[rows[0]])
+
+    def _ideal_offsets(self, rows: tuple[int, ...]) -> list[float]:
+        """The offsets ±2π/n of the siblings in an ideal rotor."""
+        return [float(np.copysign(2.0 * math.pi / len(rows), self.chart.torsions[k])) for k in rows[1:]]
 
     def _merge_torsions(self, circles: Tensor, stiff: Tensor) -> Tensor:
         """All torsions ``(n−3, batch)`` by row from circles ``(n_torsions, batch)`` and stiff torsions."""
         slow = list(circles)
         for place, (lead, siblings) in self._rotor_places.items():
             offset = sum(stiff[k] - ideal for k, ideal in siblings)
-            slow[place] = self._torsions[lead] + (slow[place] - offset) / ROTOR_ORDER
+            slow[place] = self._torsions[lead] + (slow[place] - offset) / (1 + len(siblings))
         return torch.cat([stiff, *(row[None] for row in slow)]).index_select(0, self._row_order)
 
     def to_tree(self) -> dict[str, Any]:
         """Z-matrix and chart as nested arrays, to be stored in a file."""
         z = self.zmatrix
-        table = np.stack([z.atom, z.bond, z.angle, z.torsion, z.sibling.astype(np.int64)], axis=1)
-        rotors = np.asarray([rotor.atoms for rotor in z.rotors], dtype=np.int64).reshape(-1, ROTOR_ORDER)
+        columns = (z.atom, z.bond, z.angle, z.torsion, z.sibling, z.linear)
         return {
-            "zmatrix": table,
+            "zmatrix": np.stack([np.asarray(column, dtype=np.int64) for column in columns], axis=1),
             "slow": np.asarray(z.slow, dtype=np.int64),
-            "rotors": rotors,
+            "rotors": {f"{i:04d}": np.asarray(rotor.branches, dtype=np.int64) for i, rotor in enumerate(z.rotors)},
             "chart": asdict(self.chart),
         }
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], dtype: torch.dtype = torch.float64) -> MolecularCoordinates:
         """Build from what :meth:`to_tree` returned."""
-        atom, bond, angle, torsion, sibling = np.asarray(tree["zmatrix"]).T
-        rotors = tuple(Rotor(tuple(int(a) for a in row)) for row in tree["rotors"])  # type: ignore[arg-type]  # length 3
+        atom, bond, angle, torsion, sibling, linear = np.asarray(tree["zmatrix"]).T
+        rotors = tuple(Rotor(tuple(map(tuple, branches.tolist()))) for _, branches in sorted(tree["rotors"].items()))
         slow = tuple(int(k) for k in tree["slow"])
-        zmatrix = ZMatrix(atom, bond, angle, torsion, sibling.astype(bool), slow, rotors)
+        zmatrix = ZMatrix(atom, bond, angle, torsion, sibling.astype(bool), linear.astype(bool), slow, rotors)
         return cls(zmatrix, Chart(**tree["chart"]), dtype)

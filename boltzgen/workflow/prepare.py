@@ -153,7 +153,7 @@ def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, see
         n_energies += x.shape[-1]
         return potential.batch_last(x, PAIR_SOFTENING) / kT
 
-    zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds)
+    zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, chemical.positions)
     fitted = fit_coordinates(
         zmatrix,
         chemical.positions,

@@ -1,0 +1,81 @@
+"""Molecules from SMILES with MMFF94s and fitted coordinates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
+
+from boltzgen.chemistry.mmff import build_mmff_system
+from boltzgen.chemistry.perception import planar_atoms, rigid_bonds
+from boltzgen.constants import thermal_energy
+from boltzgen.coordinates.harmonic import Fitted, fit_coordinates
+from boltzgen.coordinates.molecular import MolecularCoordinates
+from boltzgen.coordinates.zmatrix import ZMatrix, build_zmatrix
+from boltzgen.energy import from_openmm
+from boltzgen.energy.potential import PotentialEnergy
+
+THERMAL_ENERGY = thermal_energy(300.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A molecule with coordinates."""
+
+    mol: Chem.Mol
+    potential: PotentialEnergy
+    fitted: Fitted
+
+    @property
+    def coordinates(self) -> MolecularCoordinates:
+        return self.fitted.coordinates
+
+    @property
+    def conformer(self) -> torch.Tensor:
+        """The lowest minimum, ``(atoms, 3, 1)``."""
+        return torch.as_tensor(self.fitted.conformers[0])[..., None]
+
+    def latent(self, n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Uniform torsions and standard normal stiff coordinates."""
+        generator = torch.Generator().manual_seed(seed)
+        circles = torch.rand(n, self.coordinates.n_torsions, generator=generator, dtype=torch.float64)
+        stiff = torch.randn(n, self.coordinates.n_stiff, generator=generator, dtype=torch.float64)
+        return 2.0 * math.pi * circles - math.pi, stiff
+
+
+@cache
+def embedded(smiles: str) -> Chem.Mol:
+    """All hydrogens and one conformer."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert rdDistGeom.EmbedMolecule(mol, randomSeed=7) == 0
+    return mol
+
+
+def zmatrix_of(mol: Chem.Mol, with_positions: bool = True) -> ZMatrix:
+    numbers = tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
+    bonds = tuple((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds())
+    positions = positions_of(mol) if with_positions else None
+    return build_zmatrix(numbers, bonds, rigid_bonds(mol, planar_atoms(mol)), positions)
+
+
+def positions_of(mol: Chem.Mol) -> np.ndarray:
+    return 0.1 * mol.GetConformer().GetPositions()
+
+
+@cache
+def case(smiles: str, n_conformers: int = 2) -> Case:
+    mol = embedded(smiles)
+    potential = from_openmm(build_mmff_system(mol))
+    fitted = fit_coordinates(
+        zmatrix_of(mol),
+        positions_of(mol),
+        lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY,
+        planar_atoms(mol),
+        n_conformers=n_conformers,
+    )
+    return Case(mol, potential, fitted)
