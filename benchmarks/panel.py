@@ -123,7 +123,8 @@ def autograd_log_det(coordinates: MolecularCoordinates, torsions: torch.Tensor, 
     n_rows = 3 * coordinates.zmatrix.n_atoms
     latents = [t.expand(n_rows, -1).clone().requires_grad_() for t in (torsions, stiff)]
     x, _ = coordinates.to_cartesian(*latents)
-    rows = torch.autograd.grad(x.permute(2, 0, 1).reshape(n_rows, n_rows).trace(), latents)
+    used = [t for t in latents if t.shape[1]]  # a rigid molecule has no torsions
+    rows = torch.autograd.grad(x.permute(2, 0, 1).reshape(n_rows, n_rows).trace(), used)
     one = x[..., 0].detach()
     turn = torch.stack([torch.linalg.cross(axis.expand_as(one), one) for axis in torch.eye(3, dtype=one.dtype)], -1)
     shift = torch.eye(3, dtype=one.dtype).repeat(len(one), 1)
