@@ -169,7 +169,20 @@ def embedded_states(molecule: Molecule, reference: np.ndarray, n: int = 50, apar
         if all(rdMolAlign.GetBestRMS(heavy, heavy, k, other, maxMatches=1000) > apart for other in chosen):
             chosen.append(k)
     found = [conformer.GetPositions() / 10.0 for conformer in mol.GetConformers()]
-    return np.array([found[k] for k in chosen]).reshape(-1, mol.GetNumAtoms(), 3)
+    return np.array([relabel_amines(mol, found[k], reference) for k in chosen]).reshape(-1, mol.GetNumAtoms(), 3)
+
+
+def relabel_amines(mol: Chem.Mol, x: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Exchange the hydrogens of each NH2 that is handed otherwise than in the reference: inverted is relabelled."""
+    x = x.copy()
+    for atom in mol.GetAtoms():
+        heavy = [neighbour.GetIdx() for neighbour in atom.GetNeighbors() if neighbour.GetAtomicNum() > 1]
+        hydrogens = [neighbour.GetIdx() for neighbour in atom.GetNeighbors() if neighbour.GetAtomicNum() == 1]
+        if atom.GetAtomicNum() == 7 and len(heavy) == 1 and len(hydrogens) == 2:
+            hands = [np.linalg.det(y[[*heavy, *hydrogens]] - y[atom.GetIdx()]) for y in (x, reference)]
+            if hands[0] * hands[1] < 0:
+                x[hydrogens] = x[hydrogens[::-1]]
+    return x
 
 
 def judge(directory: RunDirectory, n: int = 1000, n_slogdet: int = 5) -> Figures:
