@@ -142,7 +142,9 @@ def measure_placement(case: Case, batch: int, repeats: int) -> dict[str, object]
     """Internal coordinates to positions with log-determinant, and the adjoint of both, float32."""
     chemical = build(read_input(None, "CC(=O)" + "".join(RESIDUES[c] for c in PEPTIDES[len(case.positions)]) + "NC"))
     molecule = chemical.molecule
-    geometry = InternalToCartesian(build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds))
+    geometry = InternalToCartesian(
+        build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, case.positions)
+    )
     one = geometry.internal(torch.as_tensor(case.positions)[..., None])
     leaves = [t.float().expand(-1, batch).contiguous().requires_grad_() for t in (one.bonds, one.angles, one.torsions)]
 

@@ -37,7 +37,7 @@ def dipeptide_target(dipeptide):
     molecule = dipeptide.molecule
     potential = from_openmm(dipeptide.system)
     kT = thermal_energy(300.0)
-    zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds)
+    zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, dipeptide.positions)
     fitted = fit_coordinates(
         zmatrix,
         dipeptide.positions,

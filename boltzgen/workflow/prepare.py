@@ -223,6 +223,7 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) ->
         "n_atoms": molecule.n_atoms,
         "n_torsions": coordinates.n_torsions,
         "n_rotors": len(coordinates.zmatrix.rotors),
+        "symmetry_number": coordinates.zmatrix.symmetry_number,
         "n_stiff": coordinates.n_stiff,
         "n_conformers": len(prepared.fitted.conformers),
         "lowest_u": float(prepared.fitted.reduced_potentials[0]),
