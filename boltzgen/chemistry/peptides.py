@@ -86,7 +86,7 @@ def _backbone_fragments(mol: Chem.Mol) -> list[list[int]]:
     following = {home[c]: home[n] for c, n in cut}
     start = set(following) - set(following.values())
     chain = sorted(start)
-    while chain and chain[-1] in following:
+    while chain and chain[-1] in following and len(chain) <= len(fragments):
         chain.append(following[chain[-1]])
     if len(start) != 1 or len(following) != len(cut) or len(chain) != len(fragments):
         raise NotAPeptide("the peptide chain is branched or closed")
