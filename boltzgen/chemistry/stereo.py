@@ -13,6 +13,9 @@ from boltzgen.chemistry.embed import configurations
 from boltzgen.chemistry.structure import Structure
 from boltzgen.errors import InputError
 
+MOST_ISOMERS = 64
+"""Configurations that are compared to see whether they are one molecule."""
+
 
 def require_stereo(mol: Chem.Mol, labels: Sequence[str], where: str) -> None:
     """Raise InputError, naming all of them, if the graph leaves stereocentres or double bonds undefined."""
@@ -25,8 +28,18 @@ def require_stereo(mol: Chem.Mol, labels: Sequence[str], where: str) -> None:
 
 
 def undefined_stereo(mol: Chem.Mol, labels: Sequence[str]) -> list[str]:
-    """Return what messages call the stereocentres and double bonds whose configuration is open."""
-    return [name for name, info in _potential(mol, labels) if info.specified != Chem.StereoSpecified.Specified]
+    """Return what messages call the stereocentres and double bonds whose configuration is open.
+
+    None where all configurations are one molecule: those of adamantane, cubane and quinuclidine depend on each other.
+    """
+    names = [name for name, info in _potential(mol, labels) if info.specified != Chem.StereoSpecified.Specified]
+    return names if names and _has_isomers(mol) else []
+
+
+def _has_isomers(mol: Chem.Mol) -> bool:
+    options = StereoEnumerationOptions(onlyUnassigned=True, unique=True, maxIsomers=MOST_ISOMERS)
+    isomers = EnumerateStereoisomers(Chem.RemoveHs(mol), options)
+    return next(isomers, None) is not None and next(isomers, None) is not None
 
 
 def pick_stereo(mol: Chem.Mol, seed: int) -> Chem.Mol:

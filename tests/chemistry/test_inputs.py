@@ -293,3 +293,17 @@ def test_the_pdb_of_a_ligand_opens_elsewhere(tmp_path: Path) -> None:
     universe = MDAnalysis.Universe(str(path))
     assert list(universe.atoms.names) == list(chemical.molecule.atom_names)
     assert len(universe.bonds) == len(chemical.molecule.bonds)
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["C1C2CC3CC1CC(C2)C3", "C12C3C4C1C5C2C3C45", "C1CN2CCC1CC2"],
+    ids=["adamantane", "cubane", "quinuclidine"],
+)
+def test_cages_with_a_single_configuration_are_not_undefined(smiles):
+    assert build(read_input(None, smiles)).stereocentres == {}
+
+
+def test_a_chain_that_closes_on_itself_is_no_peptide_and_ends():
+    chemical = build(read_input(None, "CC(=O)N[C@H]1CSSC[C@@H](C(=O)NC)NC1=O"))
+    assert chemical.force_field == "MMFF94s"
