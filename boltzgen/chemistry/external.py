@@ -12,6 +12,7 @@ import openmm
 from rdkit import Chem
 
 from boltzgen.chemistry.read import printable, read_text
+from boltzgen.energy.openmm import has_python_force
 from boltzgen.errors import InputError, UnsupportedError
 
 MASS_TOLERANCE = 0.1
@@ -48,7 +49,7 @@ def read_system_file(path: str | Path) -> SystemFile:
         raise InputError(f"{where}: is no valid XML ({error}). {advice}") from error
     if root.tag != "System" and root.get("type") != "System":
         raise InputError(f"{where}: is XML, but no System. {advice}")
-    if any(element.get("type") == "PythonForce" for element in root.iter()):
+    if has_python_force(root):
         raise UnsupportedError(
             f"{where}: has a PythonForce, a program, which is never run from a file. Express it as a custom force."
         )

@@ -41,6 +41,16 @@ class CustomTerm(Term):
         """Parameters as given to the constructor."""
         return self._taken
 
+    def keep_parameters(self, columns: Mapping[str, Tensor]) -> None:
+        """Keep parameters by name, each ``(m, 1)``, as buffers."""
+        self._parameter_names = list(columns)
+        for index, values in enumerate(columns.values()):
+            self.register_buffer(f"parameter_{index}", values)
+
+    def parameter_values(self) -> dict[str, Tensor]:
+        """What :meth:`keep_parameters` was given."""
+        return {name: self.get_buffer(f"parameter_{index}") for index, name in enumerate(self._parameter_names)}
+
     def expression(
         self, text: str, variables: Collection[str], functions: Mapping[str, Function] | None = None
     ) -> Expression:

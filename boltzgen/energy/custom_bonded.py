@@ -60,11 +60,9 @@ class CustomBonded(CustomTerm):
         given = {"expression": expression, "atoms": atoms, "parameters": dict(parameters)}
         super().__init__(n_atoms, dtype, constants, functions, **given)
         self.register_buffer("atoms", torch.as_tensor(atoms))
-        self._names = list(parameters)
-        for index, values in enumerate(parameters.values()):
-            self.register_buffer(f"parameter_{index}", column(values, dtype))
+        self.keep_parameters({name: column(values, dtype) for name, values in parameters.items()})
         measured = self.measure(tuple(torch.zeros(atoms.shape[1], 1, 3, 1)))
-        self._energy = self.expression(expression, [*self._names, *measured], self.geometry)
+        self._energy = self.expression(expression, [*parameters, *measured], self.geometry)
 
     def measure(self, points: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Measures by name, each ``(m, batch)``, of the atoms of a group, each ``(m, 3, batch)``."""
@@ -73,9 +71,7 @@ class CustomBonded(CustomTerm):
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
         points = tuple(x.index_select(0, atom) for atom in self.atoms.unbind(1))
-        values = self.measure(points) | self.constant_values()
-        for index, name in enumerate(self._names):
-            values[name] = self.get_buffer(f"parameter_{index}")
+        values = self.measure(points) | self.constant_values() | self.parameter_values()
         return total(self._energy(values), len(self.atoms), x)
 
 

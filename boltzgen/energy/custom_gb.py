@@ -65,9 +65,7 @@ class CustomGB(CustomTerm):
         self.register_buffer("all_pairs", torch.as_tensor(np.stack(np.nonzero(included))))
         included[exclusions[:, 0], exclusions[:, 1]] = included[exclusions[:, 1], exclusions[:, 0]] = False
         self.register_buffer("pairs", torch.as_tensor(np.stack(np.nonzero(included))))
-        self._parameter_names = list(parameters)
-        for index, array in enumerate(parameters.values()):
-            self.register_buffer(f"parameter_{index}", column(array, dtype))
+        self.keep_parameters({name: column(array, dtype) for name, array in parameters.items()})
         self._names, self._value_kinds, self._energy_kinds = names, value_kinds, energy_kinds
         self._values = [
             self._step(text, kind, names[:index])
@@ -83,7 +81,7 @@ class CustomGB(CustomTerm):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        atoms = {name: self.get_buffer(f"parameter_{index}") for index, name in enumerate(self._parameter_names)}
+        atoms = self.parameter_values()
         kinds = {*self._value_kinds, *self._energy_kinds} - {SINGLE}
         distances = {kind: pair_distances(x, self._pairs(kind), softening is not None) for kind in kinds}
         for name, value, kind in zip(self._names, self._values, self._value_kinds, strict=True):

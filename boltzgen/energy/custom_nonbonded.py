@@ -10,13 +10,13 @@ from torch import Tensor
 
 from boltzgen.energy.custom import CustomTerm, Tables, column, total
 from boltzgen.energy.expression import gradient_where
-from boltzgen.energy.nonbonded import MINIMUM_DISTANCE, soften
+from boltzgen.energy.nonbonded import floor, soften, switch
 
 
 def pair_distances(x: Tensor, pairs: Tensor, softened: bool) -> Tensor:
     """Distances ``(m, batch)`` in nm of pairs ``(2, m)``; softened, at least 0.01 nm."""
     r2 = (x.index_select(0, pairs[1]) - x.index_select(0, pairs[0])).square().sum(1)
-    return (r2.clamp(min=MINIMUM_DISTANCE**2) if softened else r2).sqrt()
+    return floor(r2, softened).sqrt()
 
 
 def of_both(values: Mapping[str, Tensor], pairs: Tensor, needed: frozenset[str]) -> dict[str, Tensor]:
@@ -66,22 +66,16 @@ class CustomNonbonded(CustomTerm):
         self._cutoff, self._switching = cutoff, switching
         self._energy = self.expression(expression, ["r", *(f"{name}{k}" for name in parameters for k in (1, 2))])
         columns = {name: column(values, dtype) for name, values in parameters.items()}
-        self._names: list[str] = []
-        for name, values in of_both(columns, self.pairs, self._energy.variables).items():
-            self.register_buffer(f"parameter_{len(self._names)}", values)
-            self._names.append(name)
+        self.keep_parameters(of_both(columns, self.pairs, self._energy.variables))
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
         r = pair_distances(x, self.pairs, softening is not None)
         beyond = r >= self._cutoff if self._cutoff is not None else None
         values = self.constant_values() | {"r": r if beyond is None else gradient_where(~beyond, r)}
-        for index, name in enumerate(self._names):
-            values[name] = self.get_buffer(f"parameter_{index}")
-        pair = self._energy(values)
+        pair = self._energy(values | self.parameter_values())
         if self._cutoff is not None and self._switching is not None:
-            t = ((r - self._switching) / (self._cutoff - self._switching)).clamp(0.0, 1.0)
-            pair = pair * (1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)))
+            pair = pair * switch(r, self._switching, self._cutoff)
         if softening is not None:
             pair = soften(pair, softening)
         if beyond is not None:

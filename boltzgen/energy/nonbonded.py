@@ -19,6 +19,23 @@ def soften(energy: Tensor, threshold: float) -> Tensor:
     return torch.where(energy > threshold, above, energy)
 
 
+def floor(r2: Tensor, softened: bool) -> Tensor:
+    """Squared distances in nm²; softened, at least the square of :data:`MINIMUM_DISTANCE`."""
+    return r2.clamp(min=MINIMUM_DISTANCE**2) if softened else r2
+
+
+def switch(r: Tensor, start: Tensor | float, end: Tensor | float) -> Tensor:
+    """1 − 10t³ + 15t⁴ − 6t⁵, t = (r − start)/(end − start): from 1 at the start to 0 at the end."""
+    t = ((r - start) / (end - start)).clamp(0.0, 1.0)
+    return 1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t))
+
+
+def lennard_jones(inverse_r: Tensor, sigma: Tensor, epsilon: Tensor) -> Tensor:
+    """4ε[(σ/r)¹² − (σ/r)⁶] in kJ/mol, ``(m, batch)``, with one σ in nm and one ε in kJ/mol a pair."""
+    s6 = (sigma[:, None] * inverse_r).pow(6)
+    return 4.0 * epsilon[:, None] * (s6 * s6 - s6)
+
+
 class NonbondedPairs(PairTerm):
     """Lennard-Jones and Coulomb of listed pairs, E = Σ 4ε[(σ/r)¹² − (σ/r)⁶] + q²/(4πε₀ r), no cutoff.
 
@@ -33,12 +50,9 @@ class NonbondedPairs(PairTerm):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        r2 = self.squared_distances(x)
-        if softening is not None:
-            r2 = r2.clamp(min=MINIMUM_DISTANCE**2)
-        inverse_r = r2.rsqrt()
-        s6 = (self.sigma[:, None] * inverse_r).pow(6)
-        pair = 4.0 * self.epsilon[:, None] * (s6 * s6 - s6) + COULOMB * self.charge_product[:, None] * inverse_r
+        inverse_r = floor(self.squared_distances(x), softening is not None).rsqrt()
+        coulomb = COULOMB * self.charge_product[:, None] * inverse_r
+        pair = lennard_jones(inverse_r, self.sigma, self.epsilon) + coulomb
         return (pair if softening is None else soften(pair, softening)).sum(0)
 
 
@@ -70,18 +84,14 @@ class ReactionField(PairTerm):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`."""
-        r2 = self.squared_distances(x)
-        if softening is not None:
-            r2 = r2.clamp(min=MINIMUM_DISTANCE**2)
+        r2 = floor(self.squared_distances(x), softening is not None)
         inverse_r = r2.rsqrt()
-        s6 = (self.sigma[:, None] * inverse_r).pow(6)
-        lennard_jones = 4.0 * self.epsilon[:, None] * (s6 * s6 - s6)
+        dispersion = lennard_jones(inverse_r, self.sigma, self.epsilon)
         if self._switched:
-            t = ((r2.sqrt() - self.switching) / (self.cutoff - self.switching)).clamp(0.0, 1.0)
-            lennard_jones = lennard_jones * (1.0 - t.pow(3) * (10.0 - t * (15.0 - 6.0 * t)))
+            dispersion = dispersion * switch(r2.sqrt(), self.switching, self.cutoff)
         medium = (2.0 * self.dielectric + 1.0) * self.cutoff
         reaction = ((self.dielectric - 1.0) * r2 / self.cutoff.square() - 3.0 * self.dielectric) / medium
-        pair = lennard_jones + COULOMB * self.charge_product[:, None] * (inverse_r + reaction)
+        pair = dispersion + COULOMB * self.charge_product[:, None] * (inverse_r + reaction)
         if softening is not None:
             pair = soften(pair, softening)
         return torch.where(r2 > self.cutoff.square(), 0.0, pair).sum(0)  # NaN is not beyond the cutoff

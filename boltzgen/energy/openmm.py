@@ -73,6 +73,11 @@ class _Energy(torch.autograd.Function):
         return cotangent * gradient, None
 
 
+def has_python_force(root: ElementTree.Element) -> bool:
+    """Whether a serialised System has a PythonForce, which OpenMM would run: to be asked before OpenMM reads it."""
+    return any(element.get("type") == "PythonForce" for element in root.iter())
+
+
 def _check(system_xml: str, n_atoms: int) -> None:
     try:
         root = ElementTree.fromstring(system_xml)
@@ -80,5 +85,5 @@ def _check(system_xml: str, n_atoms: int) -> None:
         raise InputError(f"the text of the OpenMM System is damaged: {error}.") from error
     if root.get("type") != "System" or len(root.findall("Particles/Particle")) != n_atoms:
         raise InputError(f"the text of the OpenMM System is not of one with {n_atoms} atoms.")
-    if any(element.get("type") == "PythonForce" for element in root.iter()):
+    if has_python_force(root):
         raise UnsupportedError("the System has a PythonForce, a program, which is never run from a stored System.")

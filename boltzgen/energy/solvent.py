@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.constants import COULOMB
-from boltzgen.energy.nonbonded import MINIMUM_DISTANCE
+from boltzgen.energy.nonbonded import floor
 from boltzgen.energy.terms import Differences, Term
 
 PROBE_RADIUS = 0.14
@@ -68,9 +68,7 @@ class GeneralizedBorn(Term):
 
     def energy(self, x: Tensor, softening: float | None = None) -> Tensor:
         """Energy in kJ/mol, see :meth:`Term.energy`; softened: r is floored at 0.01 nm."""
-        r2 = self.vectors(x).square().sum(1)
-        if softening is not None:
-            r2 = r2.clamp(min=MINIMUM_DISTANCE**2)
+        r2 = floor(self.vectors(x).square().sum(1), softening is not None)
         born = self.born_radii(r2.sqrt())
         b_i, b_j = born.index_select(0, self.pairs[0]), born.index_select(0, self.pairs[1])
         bb = b_i * b_j
