@@ -26,9 +26,8 @@ import numpy as np
 import openmm
 import torch
 from dynamics import native_obc2
-from openmm import app
 
-from boltzgen.chemistry.build import build
+from boltzgen.chemistry.build import ChemicalSystem, build
 from boltzgen.chemistry.forcefield import build_system
 from boltzgen.chemistry.read import read_input
 from boltzgen.coordinates.internal import Internal, InternalToCartesian, log_volume
@@ -51,9 +50,12 @@ class Case:
 
     name: str
     system: openmm.System
-    topology: app.Topology
-    positions: np.ndarray
+    chemical: ChemicalSystem
     solvent: str
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self.chemical.positions
 
     def frames(self, n: int) -> np.ndarray:
         width = np.linspace(0.0, 0.02, n)[:, None, None]
@@ -65,14 +67,14 @@ def peptide(n_atoms: int, solvent: str) -> Case:
     chemical = build(read_input(None, smiles))
     system = build_system(chemical.topology, "ff14SB", solvent)
     assert chemical.molecule.n_atoms == n_atoms
-    return Case(f"{n_atoms} atoms, {solvent}", system, chemical.topology, chemical.positions, solvent)
+    return Case(f"{n_atoms} atoms, {solvent}", system, chemical, solvent)
 
 
 def openmm_runs(case: Case, n: int) -> dict[str, Callable[[], None]]:
     """Evaluations of ``n`` frames by every platform and System that is a candidate for OpenMM's best."""
     systems = {"": case.system}
     if case.solvent == "obc2":
-        systems[" (GBSAOBCForce)"] = native_obc2(case.system, case.topology)
+        systems[" (GBSAOBCForce)"] = native_obc2(case.system, case.chemical.topology)
     frames = case.frames(n)
     runs: dict[str, Callable[[], None]] = {}
     for label, system in systems.items():
@@ -140,8 +142,7 @@ def measure_energy(case: Case, batch: int, repeats: int, compiled: Kernels) -> d
 
 def measure_placement(case: Case, batch: int, repeats: int) -> dict[str, object]:
     """Internal coordinates to positions with log-determinant, and the adjoint of both, float32."""
-    chemical = build(read_input(None, "CC(=O)" + "".join(RESIDUES[c] for c in PEPTIDES[len(case.positions)]) + "NC"))
-    molecule = chemical.molecule
+    molecule = case.chemical.molecule
     geometry = InternalToCartesian(
         build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, case.positions)
     )
