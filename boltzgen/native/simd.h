@@ -105,27 +105,15 @@ INLINE bool any(Int32 mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m5
 INLINE bool any(Int64 mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 INLINE Float sqrt(Float x) { return (Float)_mm512_sqrt_ps((__m512)x); }
 INLINE Double sqrt(Double x) { return (Double)_mm512_sqrt_pd((__m512d)x); }
-INLINE Float reciprocal(Float x) {
-    Float y = (Float)_mm512_rcp14_ps((__m512)x);
-    return y * (2.0f - x * y);
-}
-INLINE Float rsqrt(Float x) {
-    Float y = (Float)_mm512_rsqrt14_ps((__m512)x);
-    return y * (1.5f - 0.5f * x * y * y);
-}
+INLINE Float reciprocal_estimate(Float x) { return (Float)_mm512_rcp14_ps((__m512)x); }
+INLINE Float rsqrt_estimate(Float x) { return (Float)_mm512_rsqrt14_ps((__m512)x); }
 #elif defined(__AVX2__)
 INLINE bool any(Int32 mask) { return _mm256_movemask_epi8((__m256i)mask) != 0; }
 INLINE bool any(Int64 mask) { return _mm256_movemask_epi8((__m256i)mask) != 0; }
 INLINE Float sqrt(Float x) { return (Float)_mm256_sqrt_ps((__m256)x); }
 INLINE Double sqrt(Double x) { return (Double)_mm256_sqrt_pd((__m256d)x); }
-INLINE Float reciprocal(Float x) {
-    Float y = (Float)_mm256_rcp_ps((__m256)x);
-    return y * (2.0f - x * y);
-}
-INLINE Float rsqrt(Float x) {
-    Float y = (Float)_mm256_rsqrt_ps((__m256)x);
-    return y * (1.5f - 0.5f * x * y * y);
-}
+INLINE Float reciprocal_estimate(Float x) { return (Float)_mm256_rcp_ps((__m256)x); }
+INLINE Float rsqrt_estimate(Float x) { return (Float)_mm256_rsqrt_ps((__m256)x); }
 #else
 template <class V> INLINE V sqrt(V x) {
     for (int lane = 0; lane < WIDTH<V>; ++lane) x[lane] = ::sqrt(x[lane]);
@@ -133,6 +121,16 @@ template <class V> INLINE V sqrt(V x) {
 }
 INLINE Float reciprocal(Float x) { return 1.0f / x; }
 INLINE Float rsqrt(Float x) { return 1.0f / sqrt(x); }
+#endif
+#if defined(__AVX512F__) || defined(__AVX2__)
+INLINE Float reciprocal(Float x) {
+    Float y = reciprocal_estimate(x);
+    return y * (2.0f - x * y);
+}
+INLINE Float rsqrt(Float x) {
+    Float y = rsqrt_estimate(x);
+    return y * (1.5f - 0.5f * x * y * y);
+}
 #endif
 INLINE Double reciprocal(Double x) { return 1.0 / x; }
 INLINE Double rsqrt(Double x) { return 1.0 / sqrt(x); }
