@@ -28,7 +28,7 @@ from rdkit.Chem import rdDistGeom
 from boltzgen.chemistry.mmff import build_mmff_system
 from boltzgen.chemistry.perception import planar_atoms, rigid_bonds
 from boltzgen.constants import thermal_energy
-from boltzgen.coordinates.harmonic import Fitted, fit_coordinates
+from boltzgen.coordinates.fitting import Fitted, fit_coordinates
 from boltzgen.coordinates.internal import log_volume
 from boltzgen.coordinates.molecular import MolecularCoordinates
 from boltzgen.coordinates.zmatrix import build_zmatrix

@@ -57,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(1)
     target = load_target(RunDirectory(arguments.run))
     sizes = {name: getattr(arguments, name) for name in ("n_bins", "torsion_hidden", "stiff_hidden", "n_couplings")}
-    architecture = Architecture(target.coordinates.n_torsions, target.coordinates.n_stiff, **sizes)
+    architecture = Architecture.of(target.coordinates, **sizes)
     for seed in arguments.seeds:
         settings = TrainSettings(int(arguments.energies), learning_rate=arguments.learning_rate, seed=seed)
         trainer = Trainer(target, architecture, settings, threads=arguments.threads)

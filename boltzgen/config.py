@@ -130,7 +130,8 @@ class PrepareConfig(_Section):
         default="declared", description="declared: refuse undefined stereo; pick: draw it with the seed"
     )
     largest_fragment: bool = Field(default=False, description="of several molecules take the largest")
-    conformers: int = Field(default=6, ge=1, le=10_000, description="reference structures to build")
+    conformers: int = Field(default=6, ge=1, le=10_000, description="minima averaged in each basin of the rings")
+    embeddings: int = Field(default=50, ge=1, le=10_000, description="ETKDG structures that show the basins of rings")
 
 
 class TrainConfig(_Section):

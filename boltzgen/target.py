@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.constants import thermal_energy
-from boltzgen.coordinates.molecular import MolecularCoordinates
+from boltzgen.coordinates.atlas import Atlas
 from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.molecule import Molecule
 
@@ -25,7 +25,7 @@ class Target:
         self,
         molecule: Molecule,
         potential: PotentialEnergy,
-        coordinates: MolecularCoordinates,
+        coordinates: Atlas,
         temperature: float,
     ) -> None:
         self.molecule = molecule
@@ -61,6 +61,6 @@ class Target:
         return cls(
             Molecule.from_json(tree["molecule"]),
             PotentialEnergy.from_tree(tree["potential"]),
-            MolecularCoordinates.from_tree(tree["coordinates"]),
+            Atlas.from_tree(tree["coordinates"]),
             float(tree["temperature"]),
         )

@@ -29,7 +29,7 @@ def dipeptide():
 def dipeptide_target(dipeptide):
     """Alanine dipeptide at 300 K with fitted coordinates."""
     from boltzgen.constants import thermal_energy
-    from boltzgen.coordinates.harmonic import fit_coordinates
+    from boltzgen.coordinates.fitting import fit_coordinates
     from boltzgen.coordinates.zmatrix import build_zmatrix
     from boltzgen.energy import from_openmm
     from boltzgen.target import Target

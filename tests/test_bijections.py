@@ -11,7 +11,7 @@ from boltzgen.coordinates import charts
 from boltzgen.coordinates.internal import Internal, InternalToCartesian, log_volume
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.flow.coupling import AffineHead, StiffCoupling, TorsionFlow
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.generator import Architecture, Generator, Slow
 from boltzgen.flow.spline import circular_spline, rotate, sinh_arcsinh
 
 TOLERANCE = 1e-9
@@ -77,7 +77,7 @@ def elementwise(function):
     return wrapped
 
 
-torsion_flow = random_like(TorsionFlow(3, 16, 8))
+torsion_flow = random_like(TorsionFlow(3, 16, 8, CONTEXT.shape[1]))
 coupling = random_like(StiffCoupling(MASK, 8, 8))
 head = random_like(AffineHead(5, 8, 8))
 
@@ -117,7 +117,11 @@ BIJECTIONS = {
         elementwise(lambda y: sinh_arcsinh(y, ARCSINH, inverse=True)),
         2.0 * randn(4),
     ),
-    "torsion_flow": (as_batch(torsion_flow), as_batch(torsion_flow.inverse), circles(3)),
+    "torsion_flow": (
+        as_batch(lambda x: torsion_flow(x, CONTEXT)),
+        as_batch(lambda x: torsion_flow.inverse(x, CONTEXT)),
+        circles(3),
+    ),
     "coupling": (
         as_batch(lambda z: coupling(z, CONTEXT)),
         as_batch(lambda z: coupling(z, CONTEXT, inverse=True)),
@@ -143,22 +147,29 @@ def test_log_det_and_inverse(name):
         assert log_det_back.item() == pytest.approx(-log_det.item(), abs=TOLERANCE)
 
 
-def test_generator_log_prob_is_the_density_of_its_samples():
-    flow = random_like(Generator(Architecture(n_torsions=2, n_stiff=4, n_bins=6, torsion_hidden=8, stiff_hidden=8)))
+@pytest.mark.parametrize("n_charts", [1, 3])
+def test_generator_log_prob_is_the_density_of_its_samples(n_charts):
+    sizes = {"n_bins": 6, "torsion_hidden": 8, "stiff_hidden": 8}
+    flow = random_like(Generator(Architecture(n_torsions=2, n_stiff=4, n_charts=n_charts, **sizes)))
     base_circles, base_lines = circles(1, 2), randn(1, 4)
+    label = torch.tensor([n_charts - 1])
+    context = torch.eye(n_charts, dtype=torch.float64)[label][:, : n_charts if n_charts > 1 else 0]
 
     def flat(v):
-        torsions, _ = flow.torsion_flow(v[None, :2])
-        stiff, _ = flow.push_stiff(v[None, 2:], torsions)
+        torsions, _ = flow.torsion_flow(v[None, :2], context)
+        stiff, _ = flow.push_stiff(v[None, 2:], Slow(label, torsions))
         return torch.cat([torsions, stiff], dim=1)[0]
 
     jacobian = torch.autograd.functional.jacobian(flat, torch.cat([base_circles, base_lines], dim=1)[0])
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(base_lines).sum() - 2.0 * math.log(2.0 * math.pi)
+    drawn = flow.sample(2000, torch.Generator().manual_seed(0))
+    share = (drawn.slow.label == label).double().mean()
     expected = (normal - torch.linalg.slogdet(jacobian)[1]).item()
     torsions, stiff = flat(torch.cat([base_circles, base_lines], dim=1)[0])[None].split([2, 4], dim=1)
-    assert flow.log_prob(torsions, stiff).item() == pytest.approx(expected, abs=TOLERANCE)
-    drawn = flow.sample(5, torch.Generator().manual_seed(0))
-    assert torch.allclose(flow.log_prob(drawn.torsions, drawn.stiff), drawn.log_prob, atol=TOLERANCE, rtol=0.0)
+    value = flow.log_prob(Slow(label, torsions), stiff).item()
+    assert math.exp(value - expected) == pytest.approx(share.item(), abs=4.0 * math.sqrt(0.25 / 2000) + TOLERANCE)
+    error = (flow.log_prob(drawn.slow, drawn.stiff) - drawn.log_prob).abs()
+    assert error.max() < 10.0 * TOLERANCE  # the worst conditioned of 2,000
 
 
 def test_volume_element_of_internal_coordinates():
@@ -184,7 +195,7 @@ def test_volume_element_of_internal_coordinates():
 
 def test_molecular_coordinates(dipeptide_target):
     """Volume element apart (tested above), the map from latent blocks to internal coordinates."""
-    coordinates = dipeptide_target.coordinates
+    [coordinates] = dipeptide_target.coordinates.charts
     n_t, n_s = coordinates.n_torsions, coordinates.n_stiff
     latent = torch.cat([circles(n_t), randn(n_s)])
 
@@ -220,5 +231,5 @@ def test_density_has_no_jump_at_the_cut_of_the_circle():
     for k in range(2):
         torsions = circles(1, 2).repeat(2, 1)
         torsions[:, k] = torch.tensor([-math.pi + eps, math.pi - eps])
-        below, above = flow.log_prob(torsions, stiff)
+        below, above = flow.log_prob(Slow(torch.zeros(2, dtype=torch.int64), torsions), stiff)
         assert abs(below - above) < 1e-6  # the points are 2e-9 apart, and no slope exceeds 100

@@ -1,4 +1,4 @@
-"""Whitening of the stiff coordinates by the Hessian of the reduced potential, averaged over conformers.
+"""One chart around a basin of minima: its centres, its supports, and its whitening by the averaged Hessian.
 
 At fixed slow torsions the stiff coordinates are nearly Gaussian around a minimum; the average Hessian of several
 conformers describes all of them far better than that of any one.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,10 +17,8 @@ from torch import Tensor
 from boltzgen.coordinates.charts import wrap
 from boltzgen.coordinates.internal import InternalToCartesian
 from boltzgen.coordinates.molecular import PLANAR_WIDTH, SP3_WIDTH, Chart, MolecularCoordinates
-from boltzgen.coordinates.rotor import Rotor
-from boltzgen.coordinates.symmetry import cycle_image
 from boltzgen.coordinates.zmatrix import ZMatrix
-from boltzgen.errors import InputError, UnsupportedError
+from boltzgen.errors import InputError
 
 ReducedPotential = Callable[[Tensor], Tensor]
 """Positions ``(atoms, 3, batch)`` in nm → u = U/kT, ``(batch,)``; softened where pairs overlap."""
@@ -32,119 +29,15 @@ TYPICAL_WIDTHS = {"bond": 0.003, "angle": 0.06, "torsion": 0.15, "slow": 0.6}
 WIDEST = 4.0
 """Largest standard deviation of a whitened direction, in typical widths; softer ones are held at that."""
 
-SAME_BASIN = 0.7
-"""Radians by which a stiff torsion may differ between conformers of one basin; ring puckers are further apart."""
-
 BENT = math.pi - 0.1
 """Centre of the angle of three atoms that are in line in the reference structure."""
-
-STRAIGHT = math.radians(170.0)
-"""A reference angle above this at a minimum is refused: the thermal motion passes through the straight angle."""
 
 LEAST_ROOM = 0.5
 """A sibling torsion nearer than this to 0 or π has no side to keep, and is given the support of planar centres."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Coordinates fitted to a molecule and the minimised conformers ``(k, atoms, 3)`` nm, lowest u first."""
-
-    coordinates: MolecularCoordinates
-    conformers: np.ndarray
-    reduced_potentials: np.ndarray
-
-
-def fit_coordinates(
-    zmatrix: ZMatrix,
-    positions: np.ndarray,
-    potential: ReducedPotential,
-    planar_atoms: tuple[int, ...] = (),
-    *,
-    n_conformers: int = 6,
-    seed: int = 0,
-) -> Fitted:
-    """Fit centres and whitening to a molecule.
-
-    The stereo (signs of sibling torsions, cis or trans of stiff torsions) is that of ``positions (atoms, 3)`` in nm.
-    Conformers are minimised from the input and from random slow torsions; the lowest ``n_conformers`` are averaged.
-
-    Raises
-    ------
-    InputError
-        If no conformer can be minimised to a finite energy or the Hessian is not finite.
-    UnsupportedError
-        If atoms are in line at a minimum but not in ``positions``, by which the Z-matrix was built.
-    """
-    coordinates = _from_structure(zmatrix, positions, planar_atoms)
-    rotors = _exact_rotors(coordinates, positions, potential)
-    coordinates = _from_structure(zmatrix.with_rotors(rotors), positions, planar_atoms)
-    rng = np.random.default_rng(seed)
-    n_starts = 2 * n_conformers if coordinates.n_torsions else 1
-    start = coordinates.from_cartesian(torch.as_tensor(positions)[..., None])[0].numpy()[0]
-    angles = rng.uniform(-math.pi, math.pi, (n_starts, coordinates.n_torsions))
-    angles[0] = start
-    minima = [_minimise(coordinates, potential, row) for row in angles]
-    minima = _lowest_distinct(coordinates, [m for m in minima if math.isfinite(m[0])], n_conformers)
-    if not minima:
-        raise InputError("no conformer of the molecule minimises to a finite energy. Check the input structure.")
-    u, conformers = np.asarray([m[0] for m in minima]), np.stack([m[1] for m in minima])
-    _check_angles(coordinates, conformers)
-    coordinates = _recentre(coordinates, conformers, planar_atoms)
-    torsions, stiff, _ = coordinates.from_cartesian(torch.as_tensor(conformers).permute(1, 2, 0))
-    d = coordinates.deviations(stiff)
-    hessians = [
-        _stiff_hessian(coordinates, potential, torsions[k : k + 1], d[:, k : k + 1]) for k in range(len(minima))
-    ]
-    cholesky = _inverse_cholesky(torch.stack(hessians).mean(0), _stiff_scale(coordinates))
-    fitted = coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy())
-    return Fitted(fitted, conformers, u)
-
-
-def _check_angles(coordinates: MolecularCoordinates, conformers: np.ndarray) -> None:
-    """Refuse reference atoms that are in line at a minimum, where the torsion behind them is undefined.
-
-    If all atoms are, nothing else can be had, and the third atom's bend gives the direction.
-    """
-    z = coordinates.zmatrix
-    if z.n_atoms > 2 and z.linear[2]:
-        return
-    bent = np.flatnonzero(~z.linear)
-    placed = [(z.atom[k], z.bond[k], z.angle[k]) for k in bent[bent > 2]]
-    for a, b, c in placed + [(z.bond[k], z.angle[k], z.torsion[k]) for k in bent[bent > 2]]:
-        u, v = conformers[:, a] - conformers[:, b], conformers[:, c] - conformers[:, b]
-        angles = np.arctan2(np.linalg.norm(np.cross(u, v), axis=1), (u * v).sum(axis=1))
-        if angles.max() > STRAIGHT:
-            raise UnsupportedError(
-                f"atoms {a + 1}, {b + 1} and {c + 1} are in line at the minimum of the force field but not in the "
-                "input. Give a structure in which they are."
-            )
-
-
-def _exact_rotors(
-    coordinates: MolecularCoordinates, positions: np.ndarray, potential: ReducedPotential, tolerance: float = 1e-6
-) -> tuple[Rotor, ...]:
-    """The rotors that are exact by the force field and the stereo, and not only by the graph.
-
-    Images of a distorted structure must have equal energies; the tolerance, relative to the energy, is float64
-    rounding. Those of the structure itself must lie in the support of the stiff torsions.
-    """
-    rng = np.random.default_rng(0)
-    distorted = positions + 0.005 * rng.standard_normal((2, *positions.shape))
-    x = torch.as_tensor(np.concatenate([positions[None], distorted])).permute(1, 2, 0).contiguous()
-    shift = torch.ones(x.shape[-1], dtype=torch.int64)
-    with torch.no_grad():
-        u = potential(x)
-        bound = tolerance * u.abs().clamp(min=1.0)
-        images = [(rotor, cycle_image(x, rotor, shift)) for rotor in coordinates.zmatrix.rotors]
-        return tuple(
-            rotor
-            for rotor, image in images
-            if bool(((potential(image) - u).abs() < bound).all()) and coordinates.is_in_support(image[..., :1])
-        )
-
-
-def _from_structure(zmatrix: ZMatrix, positions: np.ndarray, planar_atoms: tuple[int, ...]) -> MolecularCoordinates:
-    """Coordinates centred on one structure, not yet whitened."""
+def chart_of_structure(zmatrix: ZMatrix, positions: np.ndarray, planar_atoms: tuple[int, ...]) -> MolecularCoordinates:
+    """Coordinates centred on one structure ``(atoms, 3)`` in nm, not yet whitened."""
     internal = InternalToCartesian(zmatrix).internal(torch.as_tensor(positions, dtype=torch.float64)[..., None])
     torsions = internal.torsions[:, 0].numpy().copy()
     torsions[_half_turn_rows(zmatrix)] = math.pi
@@ -158,6 +51,51 @@ def _from_structure(zmatrix: ZMatrix, positions: np.ndarray, planar_atoms: tuple
         cholesky=np.eye(n_stiff),
     )
     return MolecularCoordinates(zmatrix, chart)
+
+
+def whitened(
+    coordinates: MolecularCoordinates,
+    conformers: np.ndarray,
+    potential: ReducedPotential,
+    planar_atoms: tuple[int, ...],
+) -> MolecularCoordinates:
+    """The chart of a basin, given its minimised conformers ``(k, atoms, 3)`` in nm: centres and Hessians averaged.
+
+    Raises
+    ------
+    InputError
+        If the Hessian is not finite.
+    """
+    coordinates = _recentre(coordinates, conformers, planar_atoms)
+    torsions, stiff, _ = coordinates.from_cartesian(torch.as_tensor(conformers).permute(1, 2, 0))
+    d = coordinates.deviations(stiff)
+    hessians = [
+        _stiff_hessian(coordinates, potential, torsions[k : k + 1], d[:, k : k + 1]) for k in range(len(conformers))
+    ]
+    cholesky = _inverse_cholesky(torch.stack(hessians).mean(0), _stiff_scale(coordinates))
+    return coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy())
+
+
+def minimise_from(coordinates: MolecularCoordinates, potential: ReducedPotential, torsions: np.ndarray) -> np.ndarray:
+    """Minimise from slow torsions ``(n_torsions,)`` and zero deviations; positions ``(atoms, 3)`` in nm."""
+    n_t = coordinates.n_torsions
+    scale = torch.cat([torch.full((n_t,), TYPICAL_WIDTHS["slow"], dtype=torch.float64), _stiff_scale(coordinates)])
+
+    def split(y: Tensor) -> tuple[Tensor, Tensor]:
+        v = y * scale
+        return v[None, :n_t], v[n_t:, None]
+
+    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
+        y = torch.tensor(values, requires_grad=True)
+        u = _effective(coordinates, potential, *split(y)).sum()
+        (gradient,) = torch.autograd.grad(u, y)
+        return u.item(), gradient.numpy()
+
+    start = np.concatenate([torsions / scale[:n_t].numpy(), np.zeros(coordinates.n_stiff)])
+    result = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 400, "maxcor": 20})
+    with torch.no_grad():
+        x, _ = coordinates.from_deviations(*split(torch.as_tensor(result.x)))
+        return x[..., 0].numpy()
 
 
 def _half_turn_rows(zmatrix: ZMatrix) -> list[int]:
@@ -188,30 +126,6 @@ def _effective(coordinates: MolecularCoordinates, potential: ReducedPotential, t
     return potential(x) - log_det
 
 
-def _minimise(
-    coordinates: MolecularCoordinates, potential: ReducedPotential, torsions: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Minimise from given slow torsions and zero deviations; returns u and positions ``(atoms, 3)``."""
-    n_t = coordinates.n_torsions
-    scale = torch.cat([torch.full((n_t,), TYPICAL_WIDTHS["slow"], dtype=torch.float64), _stiff_scale(coordinates)])
-
-    def split(y: Tensor) -> tuple[Tensor, Tensor]:
-        v = y * scale
-        return v[None, :n_t], v[n_t:, None]
-
-    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
-        y = torch.tensor(values, requires_grad=True)
-        u = _effective(coordinates, potential, *split(y)).sum()
-        (gradient,) = torch.autograd.grad(u, y)
-        return u.item(), gradient.numpy()
-
-    start = np.concatenate([torsions / scale[:n_t].numpy(), np.zeros(coordinates.n_stiff)])
-    result = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 400, "maxcor": 20})
-    with torch.no_grad():
-        x, _ = coordinates.from_deviations(*split(torch.as_tensor(result.x)))
-        return potential(x).item(), x[..., 0].numpy()
-
-
 def _stiff_scale(coordinates: MolecularCoordinates) -> Tensor:
     """Typical widths of the stiff coordinates, in chain order."""
     n, slow = coordinates.zmatrix.n_atoms, set(coordinates.zmatrix.slow)
@@ -222,31 +136,6 @@ def _stiff_scale(coordinates: MolecularCoordinates) -> Tensor:
         if k >= first and not (name == "torsion" and k in slow)
     ]
     return torch.tensor([TYPICAL_WIDTHS[name] for name in names], dtype=torch.float64)
-
-
-def _lowest_distinct(
-    coordinates: MolecularCoordinates, minima: list[tuple[float, np.ndarray]], count: int, apart: float = 0.3
-) -> list[tuple[float, np.ndarray]]:
-    """The lowest minima, each differing from all lower ones by more than ``apart`` radians in some slow torsion.
-
-    Only those in the basin of the lowest: whose stiff torsions, ring puckers above all, are nearly the same.
-    """
-    z = coordinates.zmatrix
-    rigid = [k - 3 for k in range(3, z.n_atoms) if k not in set(z.slow)]
-    chosen: list[tuple[float, np.ndarray]] = []
-    seen: list[Tensor] = []
-    basin: Tensor | None = None
-    for u, x in sorted(minima, key=lambda m: m[0]):
-        canonical = coordinates.canonical_images(torch.as_tensor(x)[..., None])
-        torsions = coordinates.from_cartesian(canonical)[0][0]
-        stiff = coordinates.geometry.internal(canonical).torsions[rigid, 0]
-        basin = stiff if basin is None else basin
-        same_basin = bool((wrap(stiff - basin).abs() < SAME_BASIN).all())
-        distinct = all(bool((wrap(torsions - other).abs() > apart).any()) for other in seen)
-        if len(chosen) < count and same_basin and distinct:
-            chosen.append((u, x))
-            seen.append(torsions)
-    return chosen
 
 
 def _recentre(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from boltzgen.coordinates import charts
 from boltzgen.coordinates.internal import Internal, InternalToCartesian, dihedral
-from boltzgen.coordinates.rotor import Rotor
 from boltzgen.coordinates.symmetry import cycle_image
 from boltzgen.coordinates.zmatrix import ZMatrix
 
@@ -157,11 +154,11 @@ class MolecularCoordinates:
             x = cycle_image(x, rotor, (shift * sense).to(torch.int64) % rotor.order)
         return x
 
-    def is_in_support(self, x: Tensor) -> bool:
-        """Whether stiff torsions of positions ``(atoms, 3, batch)`` lie in their supports as the atoms are labelled."""
+    def is_in_support(self, x: Tensor) -> Tensor:
+        """Whether the stiff torsions of positions, as their atoms are labelled, lie in their supports, ``(batch,)``."""
         rows = self._stiff_rows
         deviation = charts.wrap(self.geometry.internal(x).torsions[rows] - self._torsions[rows])
-        return bool((deviation.abs() < self._widths[rows]).all())
+        return (deviation.abs() < self._widths[rows]).all(dim=0)
 
     def _to_angles(self, d: Tensor) -> tuple[Tensor, Tensor]:
         if not self._in_line:
@@ -193,23 +190,3 @@ class MolecularCoordinates:
             offset = sum(stiff[k] - ideal for k, ideal in siblings)
             slow[place] = self._torsions[lead] + (slow[place] - offset) / (1 + len(siblings))
         return torch.cat([stiff, *(row[None] for row in slow)]).index_select(0, self._row_order)
-
-    def to_tree(self) -> dict[str, Any]:
-        """Z-matrix and chart as nested arrays, to be stored in a file."""
-        z = self.zmatrix
-        columns = (z.atom, z.bond, z.angle, z.torsion, z.sibling, z.linear)
-        return {
-            "zmatrix": np.stack([np.asarray(column, dtype=np.int64) for column in columns], axis=1),
-            "slow": np.asarray(z.slow, dtype=np.int64),
-            "rotors": {f"{i:04d}": np.asarray(rotor.branches, dtype=np.int64) for i, rotor in enumerate(z.rotors)},
-            "chart": asdict(self.chart),
-        }
-
-    @classmethod
-    def from_tree(cls, tree: Mapping[str, Any], dtype: torch.dtype = torch.float64) -> MolecularCoordinates:
-        """Build from what :meth:`to_tree` returned."""
-        atom, bond, angle, torsion, sibling, linear = np.asarray(tree["zmatrix"]).T
-        rotors = tuple(Rotor(tuple(map(tuple, branches.tolist()))) for _, branches in sorted(tree["rotors"].items()))
-        slow = tuple(int(k) for k in tree["slow"])
-        zmatrix = ZMatrix(atom, bond, angle, torsion, sibling.astype(bool), linear.astype(bool), slow, rotors)
-        return cls(zmatrix, Chart(**tree["chart"]), dtype)

@@ -9,7 +9,9 @@ last atom of a ring is placed by both ring neighbours.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +66,23 @@ class ZMatrix:
         slow = tuple(sorted(self.slow, key=lambda k: (int(self.atom[k]) in leaders, k)))
         order = {int(self.atom[k]): place for place, k in enumerate(slow)}
         return replace(self, slow=slow, rotors=tuple(sorted(rotors, key=lambda rotor: order[rotor.atoms[0]])))
+
+    def to_tree(self) -> dict[str, Any]:
+        """All as nested arrays, to be stored in a file."""
+        columns = (self.atom, self.bond, self.angle, self.torsion, self.sibling, self.linear)
+        return {
+            "zmatrix": np.stack([np.asarray(column, dtype=np.int64) for column in columns], axis=1),
+            "slow": np.asarray(self.slow, dtype=np.int64),
+            "rotors": {f"{i:04d}": np.asarray(rotor.branches, dtype=np.int64) for i, rotor in enumerate(self.rotors)},
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> ZMatrix:
+        """Build from what :meth:`to_tree` returned."""
+        atom, bond, angle, torsion, sibling, linear = np.asarray(tree["zmatrix"]).T
+        rotors = tuple(Rotor(tuple(map(tuple, branches.tolist()))) for _, branches in sorted(tree["rotors"].items()))
+        slow = tuple(int(k) for k in tree["slow"])
+        return cls(atom, bond, angle, torsion, sibling.astype(bool), linear.astype(bool), slow, rotors)
 
 
 def build_zmatrix(

@@ -35,16 +35,16 @@ class TorsionFlow(nn.Module):
 
     N_SPLINES = 2
 
-    def __init__(self, n_torsions: int, n_bins: int, n_hidden: int) -> None:
+    def __init__(self, n_torsions: int, n_bins: int, n_hidden: int, n_context: int = 0) -> None:
         super().__init__()
         self.n_bins = n_bins
         n_out = self.N_SPLINES * (3 * n_bins + 1)
         self.conditioners = nn.ModuleList(
-            perceptron(4 * k, n_hidden, n_out) if k else _Unconditional(n_hidden, n_out) for k in range(n_torsions)
+            perceptron_or_constant(4 * k + n_context, n_hidden, n_out) for k in range(n_torsions)
         )
 
-    def forward(self, z: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Base circles ``(batch, n)`` → torsions and ln |det|, ``(batch,)``.
+    def forward(self, z: Tensor, context: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Base circles ``(batch, n)`` given context ``(batch, n_context)`` → torsions and ln |det|, ``(batch,)``.
 
         ``uniform (batch,)`` names for each sample a torsion that is left as it is in the base, or −1 for none.
         """
@@ -52,7 +52,7 @@ class TorsionFlow(nn.Module):
         log_det = z.new_zeros(z.shape[0])
         for k, conditioner in enumerate(self.conditioners):
             x, step = z[:, k], torch.zeros_like(log_det)
-            for spline, phase in self._spline_parameters(conditioner, torsions, z):
+            for spline, phase in self._spline_parameters(conditioner, torsions, context):
                 x, log_slope = circular_spline(x, spline)
                 x = rotate(x, phase)
                 step = step + log_slope
@@ -63,28 +63,34 @@ class TorsionFlow(nn.Module):
             torsions.append(x)
         return (torch.stack(torsions, dim=1) if torsions else z), log_det
 
-    def inverse(self, torsions: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, torsions: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Torsions → base circles and ln |det| of that map."""
         base: list[Tensor] = []
         log_det = torsions.new_zeros(torsions.shape[0])
         for k, conditioner in enumerate(self.conditioners):
             x = torsions[:, k]
             before = list(torsions[:, :k].unbind(1))
-            for spline, phase in reversed(self._spline_parameters(conditioner, before, torsions)):
+            for spline, phase in reversed(self._spline_parameters(conditioner, before, context)):
                 x, log_slope = circular_spline(rotate(x, -phase), spline, inverse=True)
                 log_det = log_det + log_slope
             base.append(x)
         return (torch.stack(base, dim=1) if base else torsions), log_det
 
     def _spline_parameters(
-        self, conditioner: nn.Module, before: list[Tensor], like: Tensor
+        self, conditioner: nn.Module, before: list[Tensor], context: Tensor
     ) -> list[tuple[Tensor, Tensor]]:
-        context = circle_features(torch.stack(before, dim=1)) if before else like.new_zeros(like.shape[0], 0)
+        if before:
+            context = torch.cat([circle_features(torch.stack(before, dim=1)), context], dim=1)
         parts = conditioner(context).chunk(self.N_SPLINES, dim=-1)
         return [(part[:, :-1], math.pi * part[:, -1]) for part in parts]
 
 
-class _Unconditional(nn.Module):
+def perceptron_or_constant(n_in: int, n_hidden: int, n_out: int) -> nn.Module:
+    """A perceptron of the context, or :class:`Constant` where there is none."""
+    return perceptron(n_in, n_hidden, n_out) if n_in else Constant(n_hidden, n_out)
+
+
+class Constant(nn.Module):
     """Parameters that depend on nothing, as the output of a perceptron for a constant input.
 
     Bare parameters would move by at most the learning rate a step: too slow to move the mass between basins.
@@ -98,7 +104,12 @@ class _Unconditional(nn.Module):
         self.network = perceptron(1, n_hidden, n_out)
 
     def forward(self, context: Tensor) -> Tensor:
-        return self.network(self.one).expand(context.shape[0], -1)
+        """The parameters, once for each row of the context."""
+        return self.value().expand(context.shape[0], -1)
+
+    def value(self) -> Tensor:
+        """The parameters, ``(1, n_out)``."""
+        return self.network(self.one)
 
 
 class StiffCoupling(nn.Module):
@@ -115,7 +126,7 @@ class StiffCoupling(nn.Module):
         self.register_buffer("kept", kept)
         self.register_buffer("moved", moved)
         self.register_buffer("restore", torch.argsort(torch.cat([kept, moved])))
-        self.conditioner = perceptron(len(kept) + n_context, n_hidden, self.N_PARAMETERS * len(moved))
+        self.conditioner = perceptron_or_constant(len(kept) + n_context, n_hidden, self.N_PARAMETERS * len(moved))
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
@@ -131,9 +142,7 @@ class AffineHead(nn.Module):
 
     def __init__(self, n_stiff: int, n_context: int, n_hidden: int) -> None:
         super().__init__()
-        self.conditioner = (
-            perceptron(n_context, n_hidden, 2 * n_stiff) if n_context else _Unconditional(n_hidden, 2 * n_stiff)
-        )
+        self.conditioner = perceptron_or_constant(n_context, n_hidden, 2 * n_stiff)
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""

@@ -11,7 +11,7 @@ import torch
 
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
-from boltzgen.flow.generator import Generator
+from boltzgen.flow.generator import Generator, Slow
 from boltzgen.target import Target
 
 
@@ -61,10 +61,11 @@ class BoltzmannGenerator:
         done = 0
         while done < n:
             latent = self.flow.sample(min(batch_size, n - done), rng)
-            x, log_det = self.target.coordinates.to_cartesian(latent.torsions, latent.stiff)
+            slow = latent.slow
+            x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
             x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
             u = self.target.reduced_potential(x)
-            log_q = latent.log_prob - log_det
+            log_q = self._log_mixture(x, slow.label, latent.log_prob - log_det)
             parts.append(tuple(t.cpu().numpy() for t in (x.permute(2, 0, 1), log_q, u)))
             done += len(u)
             if report:
@@ -79,14 +80,32 @@ class BoltzmannGenerator:
         With respect to the volume element of internal coordinates (Σ 2 ln r + Σ ln sin θ), without rigid motion.
         """
         x = self._batch_last(positions)
-        torsions, stiff, log_det = self.target.coordinates.from_cartesian(x)
-        value = self.flow.log_prob(torsions, stiff) - log_det
-        return torch.nan_to_num(value, nan=-math.inf).cpu().numpy()
+        none = torch.full((x.shape[-1],), -1, device=self.device)
+        return self._log_mixture(x, none, x.new_full((x.shape[-1],), -math.inf)).cpu().numpy()
 
     @torch.no_grad()
     def reduced_potential(self, positions: np.ndarray) -> np.ndarray:
         """u = U/kT ``(n,)`` of structures ``(n, atoms, 3)`` in nm; +inf where the energy cannot be computed."""
         return self.target.reduced_potential(self._batch_last(positions)).cpu().numpy()
+
+    def _log_mixture(self, x: torch.Tensor, label: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+        """ln Σ_k q(k) q(x | k) over all charts, ``(batch,)``; ``log_q`` is that of the chart ``label``."""
+        parts = [log_q]
+        for k in range(self.target.coordinates.n_charts):
+            rows = (label != k).nonzero()[:, 0]
+            if len(rows):
+                parts.append(torch.full_like(log_q, -math.inf).index_put((rows,), self._log_chart(k, x[..., rows])))
+        return torch.nan_to_num(torch.logsumexp(torch.stack(parts), dim=0), nan=-math.inf)
+
+    def _log_chart(self, k: int, x: torch.Tensor) -> torch.Tensor:
+        """ln q(k) q(x | k), ``(batch,)``; −inf outside the support of chart k."""
+        chart = self.target.coordinates.charts[k]
+        value = x.new_full((x.shape[-1],), -math.inf)
+        inside = chart.is_in_support(chart.canonical_images(x)).nonzero()[:, 0]
+        if len(inside):
+            torsions, stiff, log_det = chart.from_cartesian(x[..., inside])
+            value[inside] = self.flow.log_prob(Slow(torch.full_like(inside, k), torsions), stiff) - log_det
+        return value
 
     def _batch_last(self, positions: np.ndarray) -> torch.Tensor:
         array = np.asarray(positions, dtype=np.float64)

@@ -20,8 +20,8 @@ PART_SIZE = 1024
 """Samples of one part on a CPU: intermediate arrays of this size stay in the cache."""
 
 BROAD_SHARE = 0.25
-"""Share of the draws in which one slow torsion (rotors excepted) is drawn uniformly: the stiff coordinates stay right
-where the flow has little mass, and the torsions learn from every basin."""
+"""Share of the draws in which one slow coordinate (rotors excepted) is drawn uniformly: the stiff coordinates stay
+right where the flow has little mass, and the slow ones learn from every basin."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StepPlan:
     batch: int
     temperature: float
     pool: Pool | None
-    """Reweighted draws that the torsions learn from; None in the very first steps."""
+    """Reweighted draws that the slow coordinates learn from; None in the very first steps."""
     seed: tuple[int, int]
     """Seed of the training and number of the step: the draws depend on nothing else."""
 
@@ -40,7 +40,7 @@ class StepPlan:
 class StepGradient:
     """Gradient per parameter, and what came out of the draws.
 
-    ``log_weights`` are of the draws without a uniform torsion; ``scored`` has all draws of each part, detached.
+    ``log_weights`` are of the draws without a uniform coordinate; ``scored`` has all draws of each part, detached.
     """
 
     gradients: list[Tensor]
@@ -61,8 +61,11 @@ class GradientWorkers:
         self._parameters = list(generator.parameters())
         self._device = self._parameters[0].device
         self._part_size = PART_SIZE if self._device.type == "cpu" else 2**31
-        coordinates = target.coordinates
-        self._n_broad_torsions = coordinates.n_torsions - len(coordinates.zmatrix.rotors)
+        atlas = target.coordinates
+        broad = list(range(atlas.n_torsions - len(atlas.zmatrix.rotors)))
+        if atlas.n_charts > 1:
+            broad.append(atlas.n_torsions)  # the label
+        self._broad = torch.tensor(broad, dtype=torch.int64, device=self._device)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and self._device.type == "cpu" else None
 
     @contextmanager
@@ -90,8 +93,7 @@ class GradientWorkers:
     def _part(self, job: tuple[StepPlan, int, int]) -> StepGradient:
         plan, n, part = job
         rng = self._random((*plan.seed, part))
-        n_broad = int(BROAD_SHARE * n) if self._n_broad_torsions else 0
-        uniform = broad_choice(n, n_broad, self._n_broad_torsions, rng)
+        uniform = broad_choice(n, int(BROAD_SHARE * n), self._broad, rng)
         scored = score(self._generator, self._target, n, plan.temperature, rng, uniform)
         good = torch.isfinite(scored.log_weight)
         own = scored.select(good & (uniform < 0))

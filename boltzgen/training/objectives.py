@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator
+from boltzgen.flow.generator import Generator, Slow
 from boltzgen.target import Target
 
 PAIR_SOFTENING = 200.0
@@ -19,19 +19,22 @@ LOSS_CLIP = 10.0
 
 @dataclass(frozen=True)
 class Scored:
-    """Fresh draws: ``torsions``, ``stiff`` and ``log_weight = −u + ln|det| − ln q`` ``(batch,)``, with softened u."""
+    """Fresh draws, ``stiff`` and ``log_weight = −u + ln r + ln|det| − ln q`` ``(batch,)``, with softened u.
 
-    torsions: Tensor
+    r is the share of the chart in the configuration, see :mod:`boltzgen.coordinates.atlas`.
+    """
+
+    slow: Slow
     stiff: Tensor
     log_weight: Tensor
 
     def select(self, index: Tensor) -> Scored:
         """The draws of a boolean mask or of indices."""
-        return Scored(self.torsions[index], self.stiff[index], self.log_weight[index])
+        return Scored(self.slow[index], self.stiff[index], self.log_weight[index])
 
     def detach(self) -> Scored:
         """The same numbers without their history."""
-        return Scored(self.torsions.detach(), self.stiff.detach(), self.log_weight.detach())
+        return Scored(self.slow, self.stiff.detach(), self.log_weight.detach())
 
 
 def score(
@@ -44,24 +47,28 @@ def score(
 ) -> Scored:
     """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies.
 
-    The log weight is differentiable through the stiff coordinates alone, not through the torsions.
+    The log weight is differentiable through the stiff coordinates alone, not through label and torsions.
 
-    ``uniform (n,)`` names a torsion to be drawn uniformly in each draw, or −1, see
-    :meth:`~boltzgen.flow.generator.Generator.sample_torsions`. Draws whose energy fails have a weight that is
+    ``uniform (n,)`` names a slow coordinate to be drawn uniformly in each draw, or −1, see
+    :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
     not finite, and no gradient through the energy.
     """
+    atlas = target.coordinates
     with torch.no_grad():
-        torsions, log_prob = generator.sample_torsions(n, rng, uniform)
-    stiff, log_conditional = generator.sample_stiff(torsions, rng)
-    x, log_det = target.coordinates.to_cartesian(torsions, stiff, temperature / target.temperature)
+        slow, log_prob = generator.sample_slow(n, rng, uniform)
+    stiff, log_conditional = generator.sample_stiff(slow, rng)
+    x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff, temperature / target.temperature)
     u = target.reduced_potential(x, temperature, softening=PAIR_SOFTENING)
-    return Scored(torsions, stiff, log_det - u - log_prob - log_conditional)
+    log_weight = log_det - u - log_prob - log_conditional
+    if atlas.n_charts > 1:
+        log_weight = log_weight + atlas.log_shares(x).gather(0, slow.label[None])[0]
+    return Scored(slow, stiff, log_weight)
 
 
 def reverse_kl(scored: Scored) -> Tensor:
     """KL(q‖p) − ln Z = E_q[−log w], per sample clipped softly above the median; a scalar.
 
-    With torsions fixed this is the KL of the stiff coordinates given torsions, averaged over the torsions drawn.
+    With slow coordinates fixed this is the KL of the stiff ones given them, averaged over what was drawn.
     L → c(1 + ln(L/c)) beyond c = 10 nats above the median, so the gradient of outliers fades and never jumps.
     """
     loss = -scored.log_weight
@@ -70,14 +77,14 @@ def reverse_kl(scored: Scored) -> Tensor:
     return torch.where(excess > LOSS_CLIP, beyond, excess).mean()
 
 
-def forward_kl(generator: Generator, torsions: Tensor) -> Tensor:
-    """KL(p‖q) of the torsions up to a constant, −E_p[ln q(τ)], on draws distributed as the target; a scalar."""
-    return -generator.log_prob_torsions(torsions).mean()
+def forward_kl(generator: Generator, slow: Slow) -> Tensor:
+    """KL(p‖q) of the slow coordinates up to a constant, −E_p[ln q(k, τ)], on draws distributed as p; a scalar."""
+    return -generator.log_prob_slow(slow).mean()
 
 
-def broad_choice(n: int, n_broad: int, n_torsions: int, rng: torch.Generator) -> Tensor:
-    """Torsion to draw uniformly, ``(n,)``: one of ``n_torsions`` in the first ``n_broad`` draws, else −1."""
+def broad_choice(n: int, n_broad: int, candidates: Tensor, rng: torch.Generator) -> Tensor:
+    """Slow coordinate to draw uniformly, ``(n,)``: one of ``candidates`` in the first ``n_broad`` draws, else −1."""
     choice = torch.full((n,), -1, device=rng.device)
-    if n_torsions:
-        choice[:n_broad] = torch.randint(n_torsions, (n_broad,), generator=rng, device=rng.device)
+    if len(candidates):
+        choice[:n_broad] = candidates[torch.randint(len(candidates), (n_broad,), generator=rng, device=rng.device)]
     return choice

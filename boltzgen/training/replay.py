@@ -1,4 +1,4 @@
-"""Recent draws with their weights: what the torsions learn from, at no further energies."""
+"""Recent draws with their weights: what the slow coordinates learn from, at no further energies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boltzgen.flow.generator import Slow
 from boltzgen.training.objectives import Scored
 
 ESS_FLOOR = 0.2
@@ -18,19 +19,25 @@ ESS_FLOOR = 0.2
 
 @dataclass(frozen=True)
 class Pool:
-    """Torsions ``(n, n_torsions)`` and their normalised weights ``(n,)``, tempered by the power λ."""
+    """Slow coordinates of n draws and their normalised weights ``(n,)``, tempered by the power λ."""
 
-    torsions: Tensor
+    slow: Slow
     weights: Tensor
     tempering: float
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, to be stored."""
-        return {"torsions": self.torsions, "weights": self.weights}
+    def to_tree(self) -> dict[str, Any]:
+        """Nested arrays, to be stored."""
+        return {**_slow_to_tree(self.slow), "weights": self.weights.cpu().numpy(), "tempering": self.tempering}
 
-    def draw(self, n: int, rng: torch.Generator) -> Tensor:
-        """Resample torsions ``(n, n_torsions)`` by weight, with replacement."""
-        return self.torsions[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Pool:
+        """Build from what :meth:`to_tree` returned."""
+        weights = torch.as_tensor(tree["weights"], device=device)
+        return cls(_slow_from_tree(tree, device), weights, tree["tempering"])
+
+    def draw(self, n: int, rng: torch.Generator) -> Slow:
+        """Resample ``n`` by weight, with replacement."""
+        return self.slow[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
 
 
 class Replay:
@@ -38,7 +45,7 @@ class Replay:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._batches: deque[tuple[Tensor, Tensor]] = deque()
+        self._batches: deque[tuple[Slow, Tensor]] = deque()
 
     def __len__(self) -> int:
         return sum(len(log_weight) for _, log_weight in self._batches)
@@ -46,23 +53,22 @@ class Replay:
     def add(self, scored: Scored) -> None:
         """Remember a batch of detached draws; those whose weight is not finite are left out."""
         good = scored.select(torch.isfinite(scored.log_weight))
-        self._batches.append((good.torsions, good.log_weight))
+        self._batches.append((good.slow, good.log_weight))
         while len(self) > self._capacity:
             self._batches.popleft()
 
     def to_tree(self) -> dict[str, Any]:
         """The batches as nested arrays, to be stored."""
         return {
-            str(k): {"torsions": torsions.cpu().numpy(), "log_weight": log_weight.cpu().numpy()}
-            for k, (torsions, log_weight) in enumerate(self._batches)
+            str(k): {**_slow_to_tree(slow), "log_weight": log_weight.cpu().numpy()}
+            for k, (slow, log_weight) in enumerate(self._batches)
         }
 
     def load_tree(self, tree: Mapping[str, Any], device: torch.device) -> None:
         """Remember what :meth:`to_tree` returned instead."""
         batches = (tree[key] for key in sorted(tree, key=int))
         self._batches = deque(
-            (torch.as_tensor(b["torsions"], device=device), torch.as_tensor(b["log_weight"], device=device))
-            for b in batches
+            (_slow_from_tree(b, device), torch.as_tensor(b["log_weight"], device=device)) for b in batches
         )
 
     def clear(self) -> None:
@@ -73,9 +79,18 @@ class Replay:
         """Everything remembered, weights tempered to an effective share of at least ``ESS_FLOOR``; None if empty."""
         if not len(self):
             return None
-        torsions, log_weight = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
-        tempering = _tempering(log_weight.double())
-        return Pool(torsions, torch.softmax(tempering * log_weight.double(), dim=0), tempering)
+        slow = Slow(*(torch.cat([getattr(s, name) for s, _ in self._batches]) for name in ("label", "torsions")))
+        log_weight = torch.cat([w for _, w in self._batches]).double()
+        tempering = _tempering(log_weight)
+        return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering)
+
+
+def _slow_to_tree(slow: Slow) -> dict[str, Any]:
+    return {name: value.cpu().numpy() for name, value in vars(slow).items()}
+
+
+def _slow_from_tree(tree: Mapping[str, Any], device: torch.device) -> Slow:
+    return Slow(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions")))
 
 
 def _tempering(log_weight: Tensor) -> float:

@@ -75,9 +75,9 @@ class Diverged(BoltzgenError):  # noqa: N818  # the training has, nobody erred
 class Trainer:
     """Trains a generator on a target while the temperature falls by a criterion.
 
-    The stiff coordinates learn by reverse KL given the torsions. The torsions, where the modes are, learn by forward KL
-    on the flow's own reweighted draws, which covers modes where reverse KL would drop them. The result is a moving
-    average of the weights.
+    The stiff coordinates learn by reverse KL given the slow ones. These, where the modes are, learn by forward KL on
+    the flow's own reweighted draws, which covers modes where reverse KL would drop them. The result is a moving average
+    of the weights.
     """
 
     def __init__(
@@ -193,7 +193,12 @@ class Trainer:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            columns = {name: torch.cat([getattr(part, name) for part in scored]) for name in vars(scored[0])}
+            columns = {
+                "label": torch.cat([part.slow.label for part in scored]),
+                "torsions": torch.cat([part.slow.torsions for part in scored]),
+                "stiff": torch.cat([part.stiff for part in scored]),
+                "log_weight": torch.cat([part.log_weight for part in scored]),
+            }
             raise Diverged(
                 f"training stopped: {MAX_SKIPPED_IN_A_ROW} steps in a row had no finite gradient (step {self.step}). "
                 "Begin anew with --no-resume and a smaller train.learning_rate.",
@@ -244,9 +249,7 @@ class Trainer:
             "cooling_level": self.cooling.level,
             "steps_at_level": self._steps_at_level,
             "replay": self.replay.to_tree(),
-            "pool": None
-            if self._pool is None
-            else to_arrays(self._pool.tensors()) | {"tempering": self._pool.tempering},
+            "pool": self._pool and self._pool.to_tree(),
             "history": history_columns(self.history),
         }
 
@@ -264,8 +267,7 @@ class Trainer:
         device = next(self.generator.parameters()).device
         self.replay.load_tree(tree["replay"], device)
         if tree["pool"] is not None:
-            pool = {name: torch.as_tensor(tree["pool"][name], device=device) for name in ("torsions", "weights")}
-            self._pool = Pool(pool["torsions"], pool["weights"], tree["pool"]["tempering"])
+            self._pool = Pool.from_tree(tree["pool"], device)
         columns = tree["history"]
         n_rows = len(next(iter(columns.values()), []))
         self.history = [{name: float(column[k]) for name, column in columns.items()} for k in range(n_rows)]

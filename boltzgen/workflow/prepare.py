@@ -23,7 +23,7 @@ from boltzgen.workflow.summary import prepare_text
 
 if TYPE_CHECKING:
     from boltzgen.chemistry.build import ChemicalSystem
-    from boltzgen.coordinates.harmonic import Fitted
+    from boltzgen.coordinates.fitting import Fitted
     from boltzgen.energy.parity import Parity
     from boltzgen.energy.potential import PotentialEnergy
 
@@ -141,8 +141,10 @@ def _convert(chemical: ChemicalSystem, seed: int, context: Context) -> _Energy:
 
 def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, seed: int) -> _Prepared:
     """Fit the coordinates."""
-    from boltzgen.coordinates.harmonic import fit_coordinates
+    from boltzgen.chemistry.conformers import embed_conformers
+    from boltzgen.coordinates.fitting import fit_coordinates
     from boltzgen.coordinates.zmatrix import build_zmatrix
+    from boltzgen.sampling.minimise import minimise
 
     molecule, potential = chemical.molecule, energy.potential
     kT = thermal_energy(settings.temperature)
@@ -153,12 +155,16 @@ def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, see
         n_energies += x.shape[-1]
         return potential.batch_last(x, PAIR_SOFTENING) / kT
 
+    embedded = embed_conformers(molecule, chemical.positions, n=settings.embeddings, seed=seed)
+    search = minimise(potential, torch.as_tensor(embedded).permute(1, 2, 0).contiguous())
+    n_energies += (search.n_steps + 1) * len(embedded)
     zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, chemical.positions)
     fitted = fit_coordinates(
         zmatrix,
         chemical.positions,
         softened,
         molecule.planar_atoms,
+        conformers=search.positions.permute(2, 0, 1).numpy(),
         n_conformers=settings.conformers,
         seed=seed,
     )
@@ -225,6 +231,7 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) ->
         "n_rotors": len(coordinates.zmatrix.rotors),
         "symmetry_number": coordinates.zmatrix.symmetry_number,
         "n_stiff": coordinates.n_stiff,
+        "n_charts": coordinates.n_charts,
         "n_conformers": len(prepared.fitted.conformers),
         "lowest_u": float(prepared.fitted.reduced_potentials[0]),
         "parity": asdict(prepared.parity),

@@ -20,7 +20,7 @@ def prepare_text(summary: Mapping[str, Any]) -> str:
             f"force field   {summary['force_field']} + {summary['solvent']} ({summary['force_field_reason']}), "
             f"{summary['temperature']:g} K",
             f"coordinates   {summary['n_torsions']} slow torsions ({summary['n_rotors']} of them symmetric rotors), "
-            f"{summary['n_stiff']} stiff",
+            f"{summary['n_stiff']} stiff, {summary['n_charts']} ring shapes",
             "held          stereocentres, double bonds and amides (not before proline), as in the input",
             f"energy check  torch against OpenMM on {parity['n_frames']} jittered frames: "
             f"max |dU| {parity['energy']:.1e} kJ/mol (float32 {parity['energy_float32']:.1e}), "

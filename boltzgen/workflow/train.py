@@ -115,8 +115,7 @@ def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.dev
         learning_rate=settings.learning_rate,
         seed=seed,
     )
-    coordinates = target.coordinates
-    return Trainer(target, Architecture(coordinates.n_torsions, coordinates.n_stiff), train_settings, device, threads)
+    return Trainer(target, Architecture.of(target.coordinates), train_settings, device, threads)
 
 
 def _resume(trainer: Trainer, stage: Stage) -> None:

@@ -14,7 +14,7 @@ from rdkit.Chem import rdDistGeom
 from boltzgen.chemistry.mmff import build_mmff_system
 from boltzgen.chemistry.perception import planar_atoms, rigid_bonds
 from boltzgen.constants import thermal_energy
-from boltzgen.coordinates.harmonic import Fitted, fit_coordinates
+from boltzgen.coordinates.fitting import Fitted, fit_coordinates
 from boltzgen.coordinates.molecular import MolecularCoordinates
 from boltzgen.coordinates.zmatrix import ZMatrix, build_zmatrix
 from boltzgen.energy import from_openmm
@@ -33,7 +33,8 @@ class Case:
 
     @property
     def coordinates(self) -> MolecularCoordinates:
-        return self.fitted.coordinates
+        """The chart of the lowest basin."""
+        return self.fitted.coordinates.charts[0]
 
     @property
     def conformer(self) -> torch.Tensor:

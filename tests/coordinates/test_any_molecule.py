@@ -9,8 +9,8 @@ import pytest
 import torch
 from fitted_molecules import THERMAL_ENERGY, case
 
+from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.internal import log_volume
-from boltzgen.coordinates.molecular import MolecularCoordinates
 
 MOLECULES = {
     "water": "O",
@@ -155,7 +155,7 @@ def test_linear_groups_pass_through_the_straight_angle():
 
 def test_coordinates_survive_storage():
     made = case("CC(C)(C)O")
-    again = MolecularCoordinates.from_tree(made.coordinates.to_tree())
+    again = Atlas.from_tree(made.fitted.coordinates.to_tree()).charts[0]
     for a, b in zip(again.to_cartesian(*made.latent(3)), made.coordinates.to_cartesian(*made.latent(3)), strict=True):
         assert torch.equal(a, b)
     assert again.zmatrix.rotors == made.coordinates.zmatrix.rotors

@@ -9,7 +9,7 @@ import torch
 from fitted_molecules import THERMAL_ENERGY, case, embedded, positions_of, zmatrix_of
 
 from boltzgen.chemistry.perception import planar_atoms
-from boltzgen.coordinates.harmonic import fit_coordinates
+from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.symmetry import cycle_image, random_images
 
 ORDERS = {
@@ -113,7 +113,7 @@ def test_partition_function_does_not_depend_on_the_use_of_symmetry(smiles):
             planar_atoms(made.mol),
             n_conformers=1,
         )
-        c = fitted.coordinates
+        [c] = fitted.coordinates.charts
         generator = torch.Generator().manual_seed(1)
         circles = torch.rand(8000, c.n_torsions, generator=generator, dtype=torch.float64)
         stiff = torch.randn(8000, c.n_stiff, generator=generator, dtype=torch.float64)

@@ -9,7 +9,7 @@ import torch
 from fitted_molecules import THERMAL_ENERGY, case, embedded, positions_of, zmatrix_of
 from openmm import unit
 
-from boltzgen.coordinates.harmonic import fit_coordinates
+from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
 from boltzgen.errors import UnsupportedError
@@ -128,7 +128,7 @@ def test_two_and_three_atoms_in_line(n):
     positions = np.array([[0.0, 0.0, 0.12 * k] for k in range(n)])
     zmatrix = build_zmatrix((6,) * n, tuple((k, k + 1) for k in range(n - 1)), (), positions)
     fitted = fit_coordinates(zmatrix, positions, lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY)
-    c = fitted.coordinates
+    [c] = fitted.coordinates.charts
     assert (c.n_torsions, c.n_stiff) == (0, zmatrix.n_internal)
     z = torch.randn(20_000, c.n_stiff, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x, log_det = c.to_cartesian(z[:, :0], z)

@@ -11,7 +11,7 @@ from openmm import app, unit
 from scipy.integrate import quad
 
 from boltzgen.constants import thermal_energy
-from boltzgen.coordinates.harmonic import fit_coordinates
+from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
 from boltzgen.flow.generator import Architecture
@@ -51,7 +51,7 @@ def weights_of(system, atomic_numbers, bonds, positions, n=20_000):
     fitted = fit_coordinates(zmatrix, positions, lambda x: potential.batch_last(x, 200.0) / kT)
     target = Target(bare_molecule(atomic_numbers, bonds), potential, fitted.coordinates, 300.0)
     target = Target.from_tree(target.to_tree())
-    architecture = Architecture(fitted.coordinates.n_torsions, fitted.coordinates.n_stiff)
+    architecture = Architecture.of(fitted.coordinates)
     trainer = Trainer(target, architecture, TrainSettings(max_energies=100_000))
     assert trainer.run(lambda progress: None, lambda: True, lambda: None)
     samples = BoltzmannGenerator(target, trainer.average).sample(n, seed=1)

@@ -1,0 +1,115 @@
+"""Charts for the basins of a ring: every basin is found, and the mixture of overlapping charts has exact weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from fitted_molecules import THERMAL_ENERGY, embedded, positions_of, zmatrix_of
+from rdkit import Chem
+
+from boltzgen.chemistry.mmff import build_mmff_system
+from boltzgen.chemistry.perception import planar_atoms
+from boltzgen.coordinates.atlas import Atlas
+from boltzgen.coordinates.fitting import fit_coordinates
+from boltzgen.energy import from_openmm
+from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.molecule import Molecule
+from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.sampling.minimise import minimise
+from boltzgen.statistics.weights import summarize_weights
+from boltzgen.target import Target
+
+
+def mirrored(mol: Chem.Mol) -> np.ndarray:
+    """The mirror image of an achiral ring, hydrogens of each CH2 exchanged: another pucker of the same labelling."""
+    x = positions_of(mol) * [1.0, 1.0, -1.0]
+    for atom in mol.GetAtoms():
+        hydrogens = [n.GetIdx() for n in atom.GetNeighbors() if n.GetAtomicNum() == 1]
+        if len(hydrogens) == 2:
+            x[hydrogens] = x[hydrogens[::-1]]
+    return x
+
+
+@pytest.fixture(scope="module", params=["C1CCC1", "C1CCCCC1"])
+def puckered(request) -> Target:
+    """Rings of four and six with two puckers that are mirror images: charts that overlap, and charts that do not."""
+    mol = embedded(request.param)
+    potential = from_openmm(build_mmff_system(mol))
+    starts = torch.as_tensor(np.stack([positions_of(mol), mirrored(mol)])).permute(1, 2, 0).contiguous()
+    fitted = fit_coordinates(
+        zmatrix_of(mol),
+        positions_of(mol),
+        lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY,
+        planar_atoms(mol),
+        conformers=minimise(potential, starts).positions.permute(2, 0, 1).numpy(),
+        n_conformers=1,
+    )
+    numbers = tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
+    n = len(numbers)
+    molecule = Molecule(numbers, (12.0,) * n, ("X",) * n, (0,) * n, ("MOL",), (1,), (), (), (), {}, "", "", 0)
+    return Target(molecule, potential, fitted.coordinates, 300.0)
+
+
+def untrained(atlas: Atlas, slope: float) -> Generator:
+    """Gaussian stiff coordinates; each chart is e^−slope as probable as the one before."""
+    flow = Generator(Architecture.of(atlas))
+    with torch.no_grad():
+        flow.label_logits.network[-1].bias.copy_(-slope * torch.arange(atlas.n_charts))
+    return flow
+
+
+def test_both_puckers_have_a_chart(puckered):
+    assert puckered.coordinates.n_charts >= 2
+
+
+def test_shares_are_a_partition_of_unity_that_knows_its_centres(puckered):
+    atlas = puckered.coordinates
+    stiff = torch.zeros(atlas.n_charts, atlas.n_stiff, dtype=torch.float64)
+    x, _ = atlas.to_cartesian(torch.arange(atlas.n_charts), stiff[:, :0], stiff)
+    shares = atlas.log_shares(x).exp()
+    assert torch.allclose(shares.sum(0), torch.ones_like(shares[0]))
+    assert (shares.diagonal() > 0.5).all()
+    assert atlas.assign(x).tolist() == list(range(atlas.n_charts))
+
+
+def test_each_sample_goes_through_its_own_chart(puckered):
+    atlas = puckered.coordinates
+    rng = torch.Generator().manual_seed(0)
+    label = torch.randint(atlas.n_charts, (40,), generator=rng)
+    stiff = torch.randn(40, atlas.n_stiff, generator=rng, dtype=torch.float64)
+    x, log_det = atlas.to_cartesian(label, stiff[:, :0], stiff)
+    for k in range(40):
+        alone, volume = atlas.charts[int(label[k])].to_cartesian(stiff[k : k + 1, :0], stiff[k : k + 1])
+        assert torch.allclose(x[..., k], alone[..., 0], atol=1e-12)
+        assert log_det[k].item() == pytest.approx(volume.item(), abs=1e-10)
+    _, back, log_det_back = atlas.from_cartesian(x, label)
+    assert torch.allclose(back, stiff, atol=1e-9)
+    assert torch.allclose(log_det_back, log_det, atol=1e-9)
+    again = Atlas.from_tree(atlas.to_tree())
+    assert torch.equal(again.to_cartesian(label, stiff[:, :0], stiff)[0], x)
+
+
+def test_weights_do_not_depend_on_the_share_of_the_charts(puckered):
+    """Even and uneven labels give one ln Z, and mirror images one population."""
+    results = []
+    for slope in (0.0, 1.5):
+        samples = BoltzmannGenerator(puckered, untrained(puckered.coordinates, slope)).sample(20_000)
+        results.append((summarize_weights(samples.log_weight), samples))
+    (even, _), (uneven, samples) = results
+    error = math.hypot(even.log_z_stderr, uneven.log_z_stderr)
+    assert abs(even.log_z - uneven.log_z) < 4.0 * error
+    assert error < 0.1  # far below ln 2, what one pucker alone would miss
+    if puckered.coordinates.n_charts == 2:
+        first = (puckered.coordinates.assign(torch.as_tensor(samples.positions).permute(1, 2, 0)) == 0).numpy()
+        parts = [summarize_weights(np.where(mask, samples.log_weight, -np.inf)) for mask in (first, ~first)]
+        gap = parts[0].log_z - parts[1].log_z
+        assert abs(gap) < 4.0 * math.hypot(*(part.log_z_stderr for part in parts))
+
+
+def test_density_of_structures_is_that_of_the_samples(puckered):
+    generator = BoltzmannGenerator(puckered, untrained(puckered.coordinates, 0.3))
+    samples = generator.sample(200)
+    assert np.allclose(generator.log_prob(samples.positions), samples.log_prob, atol=1e-8)
