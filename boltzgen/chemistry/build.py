@@ -40,11 +40,8 @@ from boltzgen.chemistry.mmff import VARIANTS as MMFF_VARIANTS
 from boltzgen.chemistry.mmff import build_mmff_system
 from boltzgen.chemistry.names import Names, peptide_torsions, rotatable_torsions
 from boltzgen.chemistry.perception import (
-    flexible_rings,
-    inverting_nitrogens,
     planar_atoms,
     rigid_bonds,
-    ring_name,
 )
 from boltzgen.chemistry.read import InputSource
 from boltzgen.chemistry.stereo import peptide_stereo, stereo_labels
@@ -257,14 +254,6 @@ def _warnings(
         b = np.diff(given.positions[list(atoms)], axis=0)
         if name.startswith("omega") and np.dot(np.cross(b[0], b[1]), np.cross(b[1], b[2])) > 0:
             found.append(f"{name} is cis in the input, and stays so unless the next residue is proline")
-    found += [
-        f"ring {ring_name(given.mol, ring)}: only the pucker of the reference structure is sampled"
-        for ring in flexible_rings(given.mol)
-    ]
-    found += [
-        f"{molecule.atom_names[atom]} is a pyramidal nitrogen that keeps the side of the reference structure"
-        for atom in inverting_nitrogens(given.mol)
-    ]
     if molecule.charge and choice.solvent == "vacuum":
         found.append(f"net charge {molecule.charge:+d} in vacuum: consider an implicit solvent")
     elif choice.solvent == "vacuum" and any(atom.GetFormalCharge() for atom in _lone_charges(given.mol)):

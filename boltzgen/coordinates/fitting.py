@@ -40,15 +40,11 @@ STRAIGHT = math.radians(170.0)
 
 @dataclass(frozen=True)
 class Fitted:
-    """An atlas fitted to a molecule and the minimised conformers ``(k, atoms, 3)`` nm, the lowest basin's first.
-
-    ``left_out``: lowest u above the lowest of all, in kT, of each basin within :data:`WINDOW` that has no chart.
-    """
+    """An atlas fitted to a molecule and the minimised conformers ``(k, atoms, 3)`` nm, the lowest basin's first."""
 
     coordinates: Atlas
     conformers: np.ndarray
     reduced_potentials: np.ndarray
-    left_out: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,21 +92,18 @@ def fit_coordinates(
         if reference.n_torsions and len(_distinct(basin)) < 2:
             chart = chart_of_structure(reference.zmatrix, basin[0].positions, planar_atoms)
             found += _search(chart, potential, basin[0].positions, n_conformers // 2, rng, describe=reference)
-    basins = _basins(found)
     charts, members = [], []
-    for basin in basins[:MOST_CHARTS]:
+    for basin in _basins(found)[:MOST_CHARTS]:
         chosen = _distinct(basin)[:n_conformers]
         stacked = np.stack([minimum.positions for minimum in chosen])
         _check_angles(reference.zmatrix, stacked)
         start = chart_of_structure(reference.zmatrix, chosen[0].positions, planar_atoms)
         charts.append(whitened(start, stacked, potential, planar_atoms))
         members += chosen
-    left_out = tuple(basin[0].u - basins[0][0].u for basin in basins[MOST_CHARTS:])
     return Fitted(
         Atlas(charts),
         np.stack([minimum.positions for minimum in members]),
         np.asarray([minimum.u for minimum in members]),
-        left_out,
     )
 
 

@@ -243,6 +243,8 @@ def read_provenance(path: Path) -> Provenance:
             schema = int(group.attrs["schema_version"])
             if schema > SCHEMA_VERSION:
                 raise InputError(f"{path} has format version {schema}, newer than {SCHEMA_VERSION}. Update boltzgen.")
+            if schema < SCHEMA_VERSION:
+                raise InputError(f"{path} has format version {schema}, which is no longer read. Make the run anew.")
             return _provenance(path, group)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path} has an incomplete provenance record. Make the file again.") from error

@@ -190,11 +190,9 @@ def test_stiff_bonds_are_the_ones_that_do_not_turn() -> None:
     assert planar.isdisjoint({"OH:TYR", "CB:ASP", "OD1:ASP", "O:ACE"})
 
 
-def test_what_will_not_be_sampled_is_said() -> None:
+def test_a_charge_in_vacuum_is_said() -> None:
     charged = build(read_input(smiles="CC(=O)N1CCC[C@H]1C(=O)N[C@@H](CC(=O)[O-])C(=O)NC"), solvent="vacuum")
-    text = " / ".join(charged.warnings)
-    for part in ("ring C1CCNC1: only the pucker", "net charge -1 in vacuum"):
-        assert part in text
+    assert "net charge -1 in vacuum" in " / ".join(charged.warnings)
 
 
 def test_input_text_is_hashed_as_read() -> None:

@@ -96,9 +96,10 @@ def test_work_is_skipped_only_for_equal_inputs(child: Path, parent: Path) -> Non
     [
         ({}, "was not written by boltzgen"),
         ({"format": "another program", "schema_version": 1}, "was not written by boltzgen"),
-        ({"format": "boltzgen-sampler", "schema_version": 2}, "format version 2"),
+        ({"format": "boltzgen-sampler", "schema_version": 3}, "format version 3, newer"),
+        ({"format": "boltzgen-sampler", "schema_version": 1}, "format version 1, which is no longer read"),
         ({"format": "boltzgen-sampler"}, "incomplete"),
-        ({"format": "boltzgen-sampler", "schema_version": 1, "config": "{"}, "incomplete"),
+        ({"format": "boltzgen-sampler", "schema_version": 2, "config": "{"}, "incomplete"),
     ],
 )
 def test_other_files_are_bad_input(tmp_path: Path, attributes: dict[str, Any], message: str) -> None:
