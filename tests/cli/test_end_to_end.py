@@ -255,7 +255,7 @@ def test_a_ligand_goes_all_the_way(folder):
     assert result.returncode == 0, result.stderr
     assert "warning: MMFF94s in vacuum is the force field" in result.stderr
     answer = json.loads(result.stdout)
-    assert set(answer["populations"]) == {f"C1-C2-C3-C4:{name}" for name in ("gauche+", "trans", "gauche-")}
+    assert set(answer["populations"]) == {f"C1-C2-C3-C4:{name}" for name in ("+sc", "ap", "-sc")}
     run = folder / "butane.run"
     for name in ("F_C1-C2-C3-C4.csv", "plots/torsion_C1-C2-C3-C4.png", "representatives.pdb"):
         assert (run / name).stat().st_size > 0, name
