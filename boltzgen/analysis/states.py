@@ -24,6 +24,10 @@ LEAST_BARRIER = 1.0
 LEAST_SIGNIFICANCE = 4.0
 """Standard errors by which the density in a well exceeds that on its barrier; less is noise, and no well."""
 
+LARGEST_WEIGHT = 10.0
+"""What larger weights are cut to when wells are looked for, in units of the mean weight: one heavy sample would drown
+a well of hundreds in its own noise. Populations use the weights as they are."""
+
 BANDWIDTH = 5.0
 """Standard deviation of the kernel in degrees: below the width of any well of a bond that turns at room temperature."""
 
@@ -77,15 +81,15 @@ class TorsionStates:
 def find_states(angle: ArrayLike, log_w: ArrayLike) -> TorsionStates:
     """States of a torsion in a weighted ensemble: wells of its free energy, cut on the barriers between them.
 
-    The density p is a sum of Gaussian kernels of :data:`BANDWIDTH` on a grid of 1°, F = -ln p. A well is a state if on
-    its lower side the barrier stands :data:`LEAST_BARRIER` above its bottom (its topological persistence), and
-    the densities at bottom and barrier differ by :data:`LEAST_SIGNIFICANCE` standard errors, (p₁ - p₂)² > z² Σ w²
-    (K₁² + K₂²): neither ripples nor a few heavy weights make a state. Of the wells that fail, the shallowest goes
-    to its neighbour over the lower barrier, until none fails. Cuts are where F is highest between two bottoms. A
-    torsion whose only well fails too is ``free``.
+    The density p is a sum of Gaussian kernels of :data:`BANDWIDTH` on a grid of 1°, with weights cut to
+    :data:`LARGEST_WEIGHT`; F = -ln p. A well is a state if on its lower side the barrier stands :data:`LEAST_BARRIER`
+    above its bottom (its topological persistence), and the densities at bottom and barrier differ by
+    :data:`LEAST_SIGNIFICANCE` standard errors, p₁ - p₂ > z (Σ w² (K₁² + K₂²))^½: neither ripples nor a few heavy
+    weights make a state. Of the wells that fail, the shallowest goes to its neighbour over the lower barrier, until
+    none fails. Cuts are where F is highest between two bottoms. A torsion whose only well fails too is ``free``.
 
     Names are those of Klyne and Prelog (IUPAC 1996, *torsion angle*) for the bottom of the well: ``sp`` within 30° of
-    0, ``+sc`` 30° to 90° (gauche), ``+ac`` 90° to 150°, ``ap`` beyond (trans), ``-ac``, ``-sc``. Within 10° of ±90°,
+    0 (cis), ``+sc`` to 90° (gauche), ``+ac`` to 150°, ``ap`` beyond (trans), ``-ac``, ``-sc``. Within 10° of ±90°,
     where rings stand across a bond by symmetry and noise would choose between the two, it is ``+c`` or ``-c``,
     clinal, their common name. States of one name get the angle: ``sp(20)``, ``sp(-20)``.
 
@@ -103,6 +107,7 @@ def find_states(angle: ArrayLike, log_w: ArrayLike) -> TorsionStates:
         If lengths differ or log-weights are invalid.
     """
     weights = normalized_weights(log_w)
+    weights = np.minimum(weights, LARGEST_WEIGHT / weights.size)
     cell = np.rint(np.degrees(np.asarray(angle, dtype=np.float64))).astype(np.intp) % 360
     if cell.shape != weights.shape:
         raise ValueError(f"angles {cell.shape} and log-weights {weights.shape} differ in shape.")

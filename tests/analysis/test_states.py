@@ -90,6 +90,13 @@ def test_a_few_heavy_weights_on_a_barrier_are_no_state():
     assert set(find_states(many, np.zeros(5130)).names) == {"-sc", "+sc", "ap"}
 
 
+def test_one_heavy_weight_does_not_hide_the_well_that_it_is_in():
+    angle = draw([-60, 60, 180], [0.4, 0.01, 0.59], 20.0)
+    log_w = np.zeros(N)
+    log_w[np.argmin(np.abs(angle - np.radians(60)))] = np.log(400.0)
+    assert find_states(angle, log_w).names == ("-sc", "+sc", "ap")
+
+
 def test_weights_and_not_the_draws_decide():
     """Uniform draws, weighted into two wells; the same draws without weights have none."""
     angle = np.random.default_rng(4).uniform(-np.pi, np.pi, N)
