@@ -111,20 +111,22 @@ def joint_states(parts: list[Partition], reference: Reference, weights: np.ndarr
     return Partition("", ("the rest", *names), index[flow], index[seen])
 
 
-def table(part: Partition, log_w: np.ndarray, reference: Reference) -> float:
-    """Print the rows of one partition; returns the largest |z|."""
-    worst = 0.0
+def table(part: Partition, log_w: np.ndarray, reference: Reference) -> list[float]:
+    """Print the rows of one partition; returns each z, but where the weights of the run support no error bar."""
+    scores = []
     estimates = weighted_probabilities(part.flow, len(part.names), log_w, np.random.default_rng(0))
     for k, (name, estimate) in enumerate(zip(part.names, estimates, strict=True)):
         value, error = reference.population(part.reference == k)
         # A state that the flow never visits has no error of its own: the reference's decides.
         own = 0.0 if estimate.value == 0.0 else estimate.stderr
         flow = f"{estimate.value:.5f} ± " + ("-      " if own is None else f"{own:.5f}")
-        z = np.nan if own is None else (estimate.value - value) / np.hypot(own, error)
-        worst = np.fmax(worst, abs(z))
+        shown = "-"
+        if own is not None:
+            scores.append(float((estimate.value - value) / np.hypot(own, error)))
+            shown = f"{scores[-1]:.2f}"
         title = f"{part.title}:{name}" if part.title else name
-        print(f"{title:<44} {flow}   {value:.5f} ± {error:.5f} {z:>7.2f}")
-    return float(worst)
+        print(f"{title:<44} {flow}   {value:.5f} ± {error:.5f} {shown:>7}")
+    return scores
 
 
 def main() -> int:
@@ -150,13 +152,15 @@ def main() -> int:
     if single:
         print(f"one state in both: {', '.join(single)}")
     print(f"\n{'state':<44} {'flow':<18}   {'replica exchange':<17} {'z':>7}")
-    worst = max([table(part, frames.log_weight, reference) for part in (*others, *several)], default=0.0)
+    scores = [z for part in (*others, *several) for z in table(part, frames.log_weight, reference)]
     if len(several) > 1:
         weights = np.exp(frames.log_weight - frames.log_weight.max())
         print(f"\njoint states of {', '.join(part.title for part in several)}")
-        worst = max(
-            worst, table(joint_states(several, reference, weights, arguments.least), frames.log_weight, reference)
-        )
+        scores += table(joint_states(several, reference, weights, arguments.least), frames.log_weight, reference)
+    if not scores:
+        print("\nno z: one state each, or weights that support no error bars")
+        return 0
+    worst = max(map(abs, scores))
     print(f"\nlargest |z| {worst:.2f}")
     return int(worst > 4.0)
 
