@@ -266,17 +266,25 @@ def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile) -> None:
 
 
 def _draw_states(axes: Axes, states: TorsionStates) -> None:
-    """Cuts as dotted lines, the name of each state above the middle of its range, or of its longer part."""
-    if len(states.names) > 1:
-        for edge in states.edges:
+    """Cuts as dotted lines, and the name of each state above the middle of its range, or of its longer part."""
+    starts, ends = states.edges, np.append(states.edges[1:], states.edges[:1])
+    if len(states.names) == 1:
+        starts, ends = np.array([-180.0]), np.array([180.0])
+    else:
+        for edge in starts:
             axes.axvline(edge, color="#505050", linewidth=0.8, linestyle=(0, (1, 2)))
-    ends = np.append(states.edges[1:], states.edges[0] + 360.0) if len(states.names) > 1 else [180.0]
-    starts = states.edges if len(states.names) > 1 else [-180.0]
+    halo = [withStroke(linewidth=2.0, foreground="white")]
     for name, start, end in zip(states.names, starts, ends, strict=True):
-        if end > 180.0:
-            start, end = (start, 180.0) if 180.0 - start > end - 180.0 else (-180.0, end - 360.0)
+        parts = [(start, end)] if start < end else [(start, 180.0), (-180.0, end)]
+        middle = sum(max(parts, key=lambda part: part[1] - part[0])) / 2.0
         axes.annotate(
-            name, (0.5 * (start + end), 1.0), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=8
+            name,
+            (middle, 1.0),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top",
+            fontsize=8,
+            path_effects=halo,
         )
 
 
