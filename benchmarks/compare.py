@@ -1,46 +1,170 @@
-"""Populations of an analysed run beside those of a replica-exchange reference, with z-scores.
+"""Populations of a run beside those of a reference by replica exchange, with z-scores.
 
-    python benchmarks/compare.py alanine_dipeptide.run reference.npz
+    python benchmarks/compare.py glycerol.run reference.npz
+    python benchmarks/compare.py alanine_dipeptide.run openmm.npz --blocks 4
 
-Prints, for each basin of the first residue, both populations with their standard errors and the difference in units
-of the combined error. Exits with 1 if any differs by more than 3.
+For every state of every torsion, the Ramachandran basins of peptides and all joint states of at least 1 %: both
+populations with their standard errors, and the difference in units of the combined error. Both ensembles are cut alike:
+as ``analysis.h5`` says, and where it has no cuts for a torsion, or the reference shows more wells, on the barriers of
+the reference. Frames outside the flow's support are left out, counted and named. Exits with 1 if any |z| exceeds 4.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-from replica_exchange import STATES, batch_error, block_means
+from reference import Reference, ring_torsions
 
+from boltzgen.analysis.states import TorsionStates, find_states
+from boltzgen.analysis.torsions import (
+    BASINS,
+    POSITIVE_PHI,
+    assign_basins,
+    dihedral,
+    is_positive_phi,
+    ramachandran_pairs,
+)
+from boltzgen.statistics.free_energy import weighted_probabilities
+from boltzgen.storage.runs import RunDirectory
+from boltzgen.storage.trajectory import read_molecule, read_trajectory
 from boltzgen.storage.tree import get_tree
+
+INDEPENDENT = 20_000
+"""Frames of the reference among which wells are looked for: neighbouring frames are correlated, and noise is judged by
+their number."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Names of states, and the state of each frame of the flow ``(n,)`` and of the reference ``(chains, frames)``."""
+
+    title: str
+    names: tuple[str, ...]
+    flow: np.ndarray
+    reference: np.ndarray
+
+
+def partitions(
+    molecule_torsions: Mapping[str, tuple[int, ...]],
+    positions: np.ndarray,
+    reference: Reference,
+    stored: Mapping[str, Any],
+) -> tuple[list[Partition], list[Partition]]:
+    """Partitions that make up joint states, and others (φ > 0), which are unions of theirs."""
+    torsions = {name: atoms for name, atoms in molecule_torsions.items() if name in reference.torsions}
+    angle = {name: dihedral(positions, atoms) for name, atoms in torsions.items()}
+    joint: list[Partition] = []
+    others: list[Partition] = []
+    done: set[str] = set()
+    for label, _, _ in ramachandran_pairs(torsions):
+        names = f"phi:{label}", f"psi:{label}"
+        both = [[angles[name] for name in names] for angles in (angle, reference.torsions)]
+        joint.append(Partition(label, BASINS, *(assign_basins(*pair) for pair in both)))
+        positive = (is_positive_phi(pair[0]).astype(int) for pair in both)
+        others.append(Partition(label, ("phi<0", POSITIVE_PHI), *positive))
+        done |= set(names)
+    for name in torsions:
+        if name in done:
+            continue
+        title = name.removeprefix("tor:")
+        known = TorsionStates.from_tree(stored[title]["states"]) if title in stored else None
+        states = common_states(title, known, reference.torsions[name][reference.outside == 0])
+        joint.append(
+            Partition(title, states.names, states.assign(angle[name]), states.assign(reference.torsions[name]))
+        )
+    return joint, others
+
+
+def common_states(title: str, stored: TorsionStates | None, angles: np.ndarray) -> TorsionStates:
+    """Stored states, unless the reference shows wells that they do not tell apart."""
+    thinned = angles[:: max(1, angles.size // INDEPENDENT)]
+    seen = find_states(thinned, np.zeros(thinned.size))
+    if stored is not None and len(stored.names) >= len(seen.names):
+        return stored
+    if stored is not None:
+        print(
+            f"{title}: analysis.h5 has {', '.join(stored.names)}; cut as the reference has it: {', '.join(seen.names)}"
+        )
+    return seen
+
+
+def joint_states(parts: list[Partition], reference: Reference, weights: np.ndarray, least: float) -> Partition:
+    """Joint states with a share of at least ``least`` in either ensemble; the rest is the first state."""
+    shape = [len(part.names) for part in parts]
+    flow = np.ravel_multi_index([part.flow for part in parts], shape)
+    seen = np.ravel_multi_index([part.reference for part in parts], shape)
+    n = int(np.prod(shape))
+    shares = np.bincount(flow, weights, n), np.bincount(seen[reference.outside == 0], minlength=n)
+    frequent = np.flatnonzero(np.max([share / share.sum() for share in shares], axis=0) >= least)
+    index = np.zeros(n, dtype=int)
+    index[frequent] = 1 + np.arange(len(frequent))
+    names = [
+        " ".join(part.names[k] for part, k in zip(parts, np.unravel_index(i, shape), strict=True)) for i in frequent
+    ]
+    return Partition("", ("the rest", *names), index[flow], index[seen])
+
+
+def table(part: Partition, log_w: np.ndarray, reference: Reference) -> list[float]:
+    """Print the rows of one partition; returns each z, but where the weights of the run support no error bar."""
+    scores = []
+    estimates = weighted_probabilities(part.flow, len(part.names), log_w, np.random.default_rng(0))
+    for k, (name, estimate) in enumerate(zip(part.names, estimates, strict=True)):
+        value, error = reference.population(part.reference == k)
+        if estimate.value == value == 0.0:
+            continue  # a basin that neither visits
+        # A state that the flow never visits has no error of its own: the reference's decides.
+        own = 0.0 if estimate.value == 0.0 else estimate.stderr
+        flow = f"{estimate.value:.5f} ± " + ("-      " if own is None else f"{own:.5f}")
+        shown = "-"
+        if own is not None:
+            scores.append(float((estimate.value - value) / np.hypot(own, error)))
+            shown = f"{scores[-1]:.2f}"
+        title = f"{part.title}:{name}" if part.title else name
+        print(f"{title:<44} {flow}   {value:.5f} ± {error:.5f} {shown:>7}")
+    return scores
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("reference", type=Path, help="npz file of replica_exchange.py")
-    parser.add_argument("--blocks", type=int, default=4, help="blocks per seed for the errors of the reference")
+    parser.add_argument("reference", type=Path, help="npz file of dynamics.py exchange or replica_exchange.py")
+    parser.add_argument("--blocks", type=int, default=1, help="blocks of each chain, for errors from few chains")
+    parser.add_argument("--least", type=float, default=0.01, help="smallest share of a joint state that is shown")
     arguments = parser.parse_args()
-    with h5py.File(arguments.run / "analysis.h5") as file:
-        analysis = get_tree(file["analysis"])
-    stored = np.load(arguments.reference)
-    n_runs = len(stored["phi"])
-    runs = [{name: stored[name][k] for name in stored.files if name != "temperatures"} for k in range(n_runs)]
-    table = block_means(runs, arguments.blocks)
-    label = next(iter(analysis["residues"]))
-    print(f"{'state':<8}{'flow':>22}{'replica exchange':>22}{'z':>8}")
-    worst = 0.0
-    for name, value, error in zip(STATES, table.mean(axis=(0, 1)), batch_error(table), strict=True):
-        flow = analysis["populations"][f"{label}:{name}"]
-        stderr = flow.get("stderr", np.nan)
-        z = (flow["value"] - value) / np.hypot(stderr, error)
-        worst = np.fmax(worst, abs(z))
-        print(f"{name:<8}{flow['value']:>12.5f} ± {stderr:.5f}{value:>12.5f} ± {error:.5f}{z:>8.2f}")
-    return int(worst > 3.0)
+    directory = RunDirectory(arguments.run)
+    reference = Reference.load(arguments.reference).in_blocks(arguments.blocks)
+    molecule, frames = read_molecule(directory.ensemble_h5), read_trajectory(directory.ensemble_h5)
+    with h5py.File(directory.analysis_h5) as file:
+        temperature = float(file["boltzgen"].attrs["temperature"])
+        stored = get_tree(file["analysis/torsions"])
+    if abs(temperature - reference.temperature) > 0.01:
+        parser.error(f"the run is at {temperature:g} K, the reference at {reference.temperature:g} K.")
+    torsions = molecule.torsions | ring_torsions(molecule)
+    joint, others = partitions(torsions, frames.positions, reference, stored)
+    print(reference.left_out())
+    several = [part for part in joint if len(part.names) > 1]
+    single = [f"{part.title} ({part.names[0]})" for part in joint if len(part.names) == 1]
+    if single:
+        print(f"one state in both: {', '.join(single)}")
+    print(f"\n{'state':<44} {'flow':<18}   {'replica exchange':<17} {'z':>7}")
+    scores = [z for part in (*others, *several) for z in table(part, frames.log_weight, reference)]
+    if len(several) > 1:
+        weights = np.exp(frames.log_weight - frames.log_weight.max())
+        print(f"\njoint states of {', '.join(part.title for part in several)}")
+        scores += table(joint_states(several, reference, weights, arguments.least), frames.log_weight, reference)
+    if not scores:
+        print("\nno z: one state each, or weights that support no error bars")
+        return 0
+    worst = max(map(abs, scores))
+    print(f"\nlargest |z| {worst:.2f}")
+    return int(worst > 4.0)
 
 
 if __name__ == "__main__":

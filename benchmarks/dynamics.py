@@ -1,11 +1,12 @@
 """Batched Langevin dynamics: its speed beside OpenMM's, and populations by replica exchange with it.
 
     python benchmarks/dynamics.py speed molecules/alanine_dipeptide.pdb --solvents vacuum obc2
-    python benchmarks/dynamics.py exchange molecules/alanine_dipeptide.pdb --time 2 -o reference.npz
+    boltzgen prepare --smiles OCC(O)CO -o glycerol.run
+    python benchmarks/dynamics.py exchange glycerol.run --time 2 -o reference.npz
 
 ``speed`` runs every engine in turn, ``--repeats`` times, each on one thread of the same core, and prints medians with
-the lowest and highest, so that a busy machine shows. ``exchange`` prints populations at the lowest temperature with
-errors from the scatter of independent ladders, and writes series that ``compare.py --blocks 1`` reads.
+the lowest and highest, so that a busy machine shows. ``exchange`` takes the energy of a prepared run directory,
+whatever the molecule, and writes all torsions at the lowest temperature, ladder by ladder, for ``compare.py``.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import openmm
 import torch
 from openmm import app
 from openmm.app.internal.customgbforces import GBSAOBC2Force
+from reference import Recorder
 
-from boltzgen.analysis.torsions import BASINS, assign_basins, dihedral, is_positive_phi, ramachandran_pairs
 from boltzgen.chemistry.build import ChemicalSystem, build
 from boltzgen.chemistry.read import read_input
-from boltzgen.energy import from_openmm
+from boltzgen.energy import PotentialEnergy, from_openmm
 from boltzgen.molecule import Molecule
 from boltzgen.sampling.dynamics import Langevin, Walkers, repartition_hydrogen_masses
 from boltzgen.sampling.minimise import minimise
 from boltzgen.sampling.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
+from boltzgen.storage.atomic import open_hdf5
+from boltzgen.storage.runs import RunDirectory
+from boltzgen.storage.tree import get_tree
+from boltzgen.workflow.load import load_target
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TEMPERATURE, FRICTION = 300.0, 1.0  # K, 1/ps
@@ -172,74 +176,26 @@ def speed(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(record, indent=1))
 
 
-class Series:
-    """Observer that keeps φ, ψ, cis amides and inverted centres: lists of (T, W) arrays."""
-
-    def __init__(self, molecule: Molecule, positions: np.ndarray) -> None:
-        _, self.phi, self.psi = ramachandran_pairs(molecule.torsions)[0]
-        self.omegas = [atoms for name, atoms in molecule.torsions.items() if name.startswith("omega")]
-        centre = self.phi[2]
-        self.corners = [next(iter({i, j} - {centre})) for i, j in molecule.bonds if centre in (i, j)]
-        self.hand = self.handedness(positions[None])[0]
-        self.kept: dict[str, list[np.ndarray]] = {name: [] for name in ("phi", "psi", "cis", "inverted")}
-
-    def handedness(self, x: np.ndarray) -> np.ndarray:
-        """Sign of the volume that the neighbours of the α carbon span."""
-        a = x[:, self.corners]
-        return np.sign(np.linalg.det(a[:, 1:4] - a[:, :1]))
-
-    def __call__(self, frame: Frame) -> None:
-        x = frame.walkers.positions[..., frame.walker_at.reshape(-1)].permute(2, 0, 1).double().numpy()
-        found = {
-            "phi": dihedral(x, self.phi),
-            "psi": dihedral(x, self.psi),
-            "cis": np.any([np.abs(dihedral(x, atoms)) < np.pi / 2 for atoms in self.omegas], axis=0),
-            "inverted": self.handedness(x) != self.hand,
-        }
-        for name, values in found.items():
-            self.kept[name].append(values.reshape(frame.walker_at.shape))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Each (ladders, frames, temperatures)."""
-        return {name: np.moveaxis(np.array(values), 2, 0) for name, values in self.kept.items()}
-
-
-def populations(series: dict[str, np.ndarray], rung: int) -> dict[str, tuple[float, float]]:
-    """Population of each state at one temperature, with the error of independent ladders.
-
-    Frames with a cis amide bond or an inverted α carbon are left out: what is compared with has neither. A ratio of
-    sums over ladders, with the error of its linearised residuals.
-    """
-    phi, psi, cis, inverted = (series[name][:, :, rung] for name in ("phi", "psi", "cis", "inverted"))
-    kept = ~(cis | inverted)
-    states = {"phi>0": is_positive_phi(phi)}
-    states |= {name: assign_basins(phi, psi) == index for index, name in enumerate(BASINS)}
-    counts = kept.sum(axis=1)
-    result = {}
-    for name, inside in states.items():
-        hits = (inside & kept).sum(axis=1)
-        value = hits.sum() / counts.sum()
-        residuals = (hits - value * counts) / counts.mean()
-        result[name] = (float(value), float(residuals.std(ddof=1) / np.sqrt(len(residuals))))
-    return result
-
-
 def exchange(options: argparse.Namespace) -> None:
-    chemical = build(read_input(options.input), options.ff, options.solvent)
+    directory = RunDirectory(options.run_directory)
+    target = load_target(directory)
+    with open_hdf5(directory.system_h5) as file:
+        conformers = torch.as_tensor(get_tree(file["conformers"])["positions"]).permute(1, 2, 0)
     low, high, n = options.temperatures[0], options.temperatures[1], int(options.temperatures[2])
-    temperatures = geometric_temperatures(low, high, n)
-    dtype = DTYPES[options.dtype]
+    temperatures, dtype = geometric_temperatures(low, high, n), DTYPES[options.dtype]
+    # Ladder w starts from conformer w mod k on all rungs: what a ladder does not forget adds to the error.
+    start = conformers[..., torch.arange(options.ladders) % conformers.shape[-1]].repeat(1, 1, n)
     replicas = ReplicaExchange(
-        from_openmm(chemical.system, dtype),
-        starts(chemical, n * options.ladders, dtype),
-        masses_of(chemical.molecule, options.hydrogen_mass),
+        PotentialEnergy.from_tree(target.to_tree()["potential"], dtype),
+        start.to(dtype),
+        masses_of(target.molecule, options.hydrogen_mass),
         temperatures,
         friction=FRICTION,
         timestep=options.timestep,
         recentre=True,
         generator=torch.Generator().manual_seed(options.seed),
     )
-    observer = Series(chemical.molecule, chemical.positions)
+    recorder = Recorder(target, conformers[..., 0].numpy())
     burn_in, rounds = (round(ns * 1e6 / (options.timestep * options.swap)) for ns in (options.burn_in, options.time))
     replicas.run(burn_in, steps=options.swap)
     print(f"{options.burn_in:g} ns of each walker left out", flush=True)
@@ -247,24 +203,19 @@ def exchange(options: argparse.Namespace) -> None:
 
     def watch(frame: Frame) -> None:
         nonlocal last
-        observer(frame)
+        recorder(frame.at(0)[0])
         now = time.perf_counter()
         if now - last > 20.0 or frame.exchange == rounds:
             last = now
             simulated = frame.exchange * options.swap * options.timestep * 1e-6 * n * options.ladders
-            positive = is_positive_phi(np.array(observer.kept["phi"])[:, 0]).mean()
-            rate = 60.0 * simulated / (now - started)
-            print(f"{simulated:.1f} ns of all walkers, {rate:.1f} ns/min, phi>0 {positive:.4f}", flush=True)
+            print(f"{simulated:.1f} ns of all walkers, {60.0 * simulated / (now - started):.1f} ns/min", flush=True)
 
     result = replicas.run(rounds, steps=options.swap, observer=watch)
-    series = {name: values[~result.failed.numpy()] for name, values in observer.arrays().items()}
-    np.savez_compressed(options.output, temperatures=np.array(temperatures), **series)
-    print(f"\nat {low:g} K, {len(series['phi'])} ladders: population ± standard error of independent ladders")
-    for name, (value, error) in populations(series, 0).items():
-        print(f"  {name:8s} {value:.5f} ± {error:.5f}")
+    reference = recorder.reference(low, ~result.failed.numpy())
+    reference.save(options.output)
+    print(f"\n{len(reference.outside)} ladders of {reference.outside.shape[1]} frames at {low:g} K: {options.output}")
+    print(reference.left_out())
     print("temperatures    " + " ".join(f"{t:6.0f}" for t in temperatures))
-    for name in ("cis", "inverted"):
-        print(f"{name:<16}" + " ".join(f"{share:6.3f}" for share in series[name].mean(axis=(0, 1))))
     print("swap acceptance " + " ".join(f"{a:6.2f}" for a in result.acceptance.tolist()))
     print(f"round trips through the temperatures: {int(result.round_trips.sum())}")
     print(f"walkers that failed: {result.n_failed}, whose {int(result.failed.sum())} ladders are left out")
@@ -276,12 +227,12 @@ def main() -> None:
     for name, run in (("speed", speed), ("exchange", exchange)):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
-        command.add_argument("input", type=Path, help="capped peptide as PDB or .smi")
-        command.add_argument("--ff", default="ff14SB")
         command.add_argument("--dtype", choices=DTYPES, default="float32")
         command.add_argument("--hydrogen-mass", type=float, default=3.0, help="dalton")
         command.add_argument("--seed", type=int, default=0)
         if name == "speed":
+            command.add_argument("input", type=Path, help="capped peptide as PDB or .smi")
+            command.add_argument("--ff", default="ff14SB")
             command.add_argument("--solvents", nargs="+", default=["vacuum", "obc2"])
             command.add_argument("--timestep", type=float, default=4.0, help="fs, with heavy hydrogens; 1 without")
             command.add_argument("--batch", type=int, default=1024)
@@ -289,7 +240,7 @@ def main() -> None:
             command.add_argument("--seconds", type=float, default=5.0, help="of each engine in each repetition")
             command.add_argument("--json", type=Path, help="write all repetitions here")
         else:
-            command.add_argument("--solvent", default="obc2")
+            command.add_argument("run_directory", type=Path, metavar="RUN", help="what boltzgen prepare made")
             command.add_argument(
                 "--temperatures", nargs=3, type=float, default=[300, 1000, 8], metavar=("MIN", "MAX", "N")
             )

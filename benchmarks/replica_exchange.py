@@ -18,11 +18,13 @@ import numpy as np
 import openmm
 from openmm import app, unit
 from openmm.app.internal.customgbforces import GBSAOBC2Force
+from reference import Reference
 
 from boltzgen.analysis.torsions import BASINS, assign_basins, dihedral, is_positive_phi, ramachandran_pairs
 from boltzgen.chemistry.build import ChemicalSystem, build
 from boltzgen.chemistry.read import read_input
 from boltzgen.constants import GAS_CONSTANT
+from boltzgen.molecule import Molecule
 
 PLATFORM = openmm.Platform.getPlatform("Reference")
 Series = dict[str, np.ndarray]
@@ -140,6 +142,17 @@ def block_means(runs: list[Series], blocks: int) -> np.ndarray:
     return np.array(means)
 
 
+def reference_of(runs: list[Series], molecule: Molecule, temperature: float) -> Reference:
+    """The series at the lowest temperature, for ``compare.py``, the first tenth of each run left out."""
+    label = ramachandran_pairs(molecule.torsions)[0][0]
+
+    def lowest(name: str) -> np.ndarray:
+        return np.stack([run[name][len(run[name]) // 10 :, 0] for run in runs])
+
+    torsions = {f"{name}:{label}": lowest(name) for name in ("phi", "psi")}
+    return Reference(temperature, torsions, lowest("cis").astype(np.int16), ("cis amide",))
+
+
 def batch_error(table: np.ndarray) -> np.ndarray:
     """Standard error of the mean of each state, from the scatter of all blocks (runs, blocks, states)."""
     pooled = table.reshape(-1, table.shape[-1])
@@ -198,8 +211,7 @@ def main() -> None:
     runs: list[Series] = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         runs.append(run_seed(system, chemical, temperatures, seed, arguments))
-        stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
-        np.savez_compressed(arguments.output, temperatures=temperatures, **stacked)
+        reference_of(runs, chemical.molecule, float(low)).save(arguments.output)
     report(runs, temperatures, arguments.blocks)
 
 

@@ -20,6 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from boltzgen.analysis.states import TorsionStates
 from boltzgen.analysis.surfaces import EnsembleAnalysis, Histogram, ResidueAnalysis, TorsionAnalysis
 from boltzgen.analysis.torsions import BASINS, assign_basins
 from boltzgen.statistics.free_energy import Profile
@@ -118,11 +119,12 @@ def profile_figure(residue: ResidueAnalysis, label: str) -> Figure:
 
 
 def torsion_figure(torsion: TorsionAnalysis, label: str) -> Figure:
-    """F of one torsion: raw line, reweighted line with its 95 % band."""
+    """F of one torsion: raw line, reweighted line with its 95 % band, its states and the cuts between them."""
     with _style():
         figure = Figure(figsize=(5.0, 3.0), layout="constrained")
         axes = figure.subplots()
         _draw_profiles(axes, torsion.raw, torsion.profile)
+        _draw_states(axes, torsion.states)
         _degree_axis(axes, f"{label} (degrees)")
         axes.set_ylabel("free energy (kT)")
         axes.set_ylim(0.0, _profile_limit(torsion.raw, torsion.profile))
@@ -261,6 +263,29 @@ def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile) -> None:
             linewidth=0,
         )
     axes.plot(degrees, _closed(_finite(reweighted.free_energy)), color=REWEIGHTED_COLOR, label=label)
+
+
+def _draw_states(axes: Axes, states: TorsionStates) -> None:
+    """Cuts as dotted lines, and the name of each state above the middle of its range, or of its longer part."""
+    starts, ends = states.edges, np.append(states.edges[1:], states.edges[:1])
+    if len(states.names) == 1:
+        starts, ends = np.array([-180.0]), np.array([180.0])
+    else:
+        for edge in starts:
+            axes.axvline(edge, color="#505050", linewidth=0.8, linestyle=(0, (1, 2)))
+    halo = [withStroke(linewidth=2.0, foreground="white")]
+    for name, start, end in zip(states.names, starts, ends, strict=True):
+        parts = [(start, end)] if start < end else [(start, 180.0), (-180.0, end)]
+        middle = sum(max(parts, key=lambda part: part[1] - part[0])) / 2.0
+        axes.annotate(
+            name,
+            (middle, 1.0),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top",
+            fontsize=8,
+            path_effects=halo,
+        )
 
 
 def _profile_limit(*profiles: Profile) -> float:

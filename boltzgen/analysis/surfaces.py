@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boltzgen.analysis.states import TorsionStates, find_states
 from boltzgen.analysis.torsions import (
     BASINS,
     POSITIVE_PHI,
-    ROTAMERS,
     assign_basins,
-    assign_rotamers,
     dihedral,
     is_positive_phi,
     named_rotors,
@@ -95,14 +94,17 @@ class TorsionAnalysis:
     ----------
     angle
         (n,) radians in (-π, π].
-    rotamer
-        (n,) index into :data:`boltzgen.analysis.torsions.ROTAMERS`.
+    states
+        Names and cuts of the states, found in the reweighted ensemble.
+    state
+        (n,) index into ``states.names``.
     raw, profile
         Profiles of the free energy.
     """
 
     angle: NDArray[np.float64]
-    rotamer: NDArray[np.intp]
+    states: TorsionStates
+    state: NDArray[np.intp]
     raw: Profile
     profile: Profile
 
@@ -120,7 +122,7 @@ class EnsembleAnalysis:
     torsions
         By the names of the four atoms, such as ``C1-C2-C3-C4``, of molecules without residue templates.
     populations
-        By state, such as ``ALA2:alpha_R``, ``ALA2:phi>0`` or ``C1-C2-C3-C4:trans``.
+        By state, such as ``ALA2:alpha_R``, ``ALA2:phi>0`` or ``C1-C2-C3-C4:ap``.
     energy
         Histogram of the reduced potential, in kT.
     log_weight
@@ -146,7 +148,6 @@ class EnsembleAnalysis:
             "energy_histogram": asdict(self.energy),
             "log_weight_histogram": asdict(self.log_weight),
             "basin_names": list(BASINS),
-            "rotamer_names": list(ROTAMERS),
         }
 
 
@@ -197,9 +198,9 @@ def analyze_ensemble(
     torsions: dict[str, TorsionAnalysis] = {}
     for label, atoms in named_rotors(molecule.torsions).items():
         torsions[label] = _analyze_torsion(dihedral(frames, atoms), log_weights, bins, n_bootstrap, rng)
-        rotamers = torsions[label].rotamer
-        shares = weighted_probabilities(rotamers, len(ROTAMERS), log_weights, rng, n_bootstrap)
-        populations |= {f"{label}:{name}": share for name, share in zip(ROTAMERS, shares, strict=True)}
+        names = torsions[label].states.names
+        shares = weighted_probabilities(torsions[label].state, len(names), log_weights, rng, n_bootstrap)
+        populations |= {f"{label}:{name}": share for name, share in zip(names, shares, strict=True)}
     return EnsembleAnalysis(
         weights=summary,
         residues=residues,
@@ -280,7 +281,8 @@ def _analyze_torsion(
         free_energy_profile(angle, log_weights, edges, rng, n_bootstrap, periodic=True)
         for log_weights in (np.zeros_like(log_w), log_w)
     )
-    return TorsionAnalysis(angle, assign_rotamers(angle), raw, profile)
+    states = find_states(angle, log_w)
+    return TorsionAnalysis(angle, states, states.assign(angle), raw, profile)
 
 
 def _residue_populations(
@@ -297,10 +299,13 @@ def _residue_populations(
 
 
 def _tree(part: ResidueAnalysis | TorsionAnalysis) -> dict[str, Any]:
-    values = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {
-        name: _without_none(asdict(value)) if isinstance(value, Profile) else value for name, value in values.items()
-    }
+    return {field.name: _leaf(getattr(part, field.name)) for field in fields(part)}
+
+
+def _leaf(value: Any) -> Any:
+    if isinstance(value, TorsionStates):
+        return value.to_tree()
+    return _without_none(asdict(value)) if isinstance(value, Profile) else value
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,6 @@ POSITIVE_PHI = "phi>0"
 """Name of the derived state 0 < φ < π."""
 
 
-ROTAMERS = ("gauche+", "trans", "gauche-")
-"""Names of the thirds of a turn, in the order of the labels that :func:`assign_rotamers` gives."""
-
-
 def dihedral(positions: ArrayLike, atoms: Sequence[int]) -> NDArray[np.float64]:
     """Torsion angle of four atoms in each frame, radians in (-π, π], positive clockwise (IUPAC).
 
@@ -81,14 +77,6 @@ def is_positive_phi(phi: ArrayLike) -> NDArray[np.bool_]:
     """Whether 0 < φ < π, for radians in any period."""
     degrees = _wrapped_degrees(phi)
     return (degrees > 0) & (degrees < 180)
-
-
-def assign_rotamers(angle: ArrayLike) -> NDArray[np.intp]:
-    """Third of the turn of each torsion, an index into :data:`ROTAMERS`: [0°, 120°), [120°, −120°), [−120°, 0°).
-
-    Between sp3 atoms the wells are at 60°, 180° and −60°, the cuts on the eclipsed barriers (IUPAC 1974, E-5.6).
-    """
-    return np.floor(np.mod(np.degrees(np.asarray(angle, dtype=np.float64)), 360.0) / 120.0).astype(np.intp) % 3
 
 
 def named_rotors(torsions: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 from boltzgen.analysis.plots import analysis_figures, render, training_figure
 from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
-from boltzgen.analysis.torsions import BASINS, ROTAMERS
+from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
 from boltzgen.errors import GateError
 from boltzgen.statistics.verdict import Verdict, judge
@@ -123,7 +123,7 @@ def _write_analysis_files(
     for label, torsion in analysis.torsions.items():
         put(directory.path / f"F_{label}.csv", profile_csv(torsion.raw, torsion.profile).encode())
     states = [np.asarray(BASINS)[residue.basin] for residue in analysis.residues.values()]
-    states += [np.asarray(ROTAMERS)[torsion.rotamer] for torsion in analysis.torsions.values()]
+    states += [np.asarray(torsion.states.names)[torsion.state] for torsion in analysis.torsions.values()]
     if states:
         chosen: list[int] = []
         for labels in states:

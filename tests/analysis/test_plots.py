@@ -11,7 +11,9 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from boltzgen.analysis import plots
-from boltzgen.analysis.surfaces import analyze_ensemble
+from boltzgen.analysis.states import find_states
+from boltzgen.analysis.surfaces import TorsionAnalysis, analyze_ensemble
+from boltzgen.statistics.free_energy import free_energy_profile
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,19 @@ def test_ramachandran_is_dark_in_the_minima_white_where_empty_and_not_transposed
         assert pixel(rgb, axes, 135, -25).tolist() == [1, 1, 1]
     raw, reweighted = figure.axes[:2]
     assert pixel(rgb, reweighted, 72, -52).sum() > pixel(rgb, raw, 72, -52).sum() + 0.3
+
+
+def test_the_name_of_a_state_stands_over_its_well_and_a_line_on_each_cut():
+    angle = np.random.default_rng(0).vonmises(np.radians([-60, 60, 180])[np.arange(9000) % 3], 20.0)
+    states = find_states(angle, np.zeros(9000))
+    profile = free_energy_profile(angle, np.zeros(9000), np.linspace(-np.pi, np.pi, 37), np.random.default_rng(0))
+    torsion = TorsionAnalysis(angle, states, states.assign(angle), profile, profile)
+    axes = plots.torsion_figure(torsion, "C1-C2-C3-C4").axes[0]
+    for text in axes.texts:
+        assert states.names[states.assign(np.radians(text.xy[0]))] == text.get_text()
+    assert [text.get_text() for text in axes.texts] == ["-sc", "+sc", "ap"]
+    cuts = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
+    assert cuts == states.edges.tolist()
 
 
 def test_profiles_show_the_raw_line_the_reweighted_line_and_its_band(analysis):

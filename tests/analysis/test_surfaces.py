@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from boltzgen.analysis.states import TorsionStates
 from boltzgen.analysis.surfaces import analyze_ensemble, energy_histogram, log_weight_histogram
-from boltzgen.analysis.torsions import BASINS, ROTAMERS, assign_basins, assign_rotamers
+from boltzgen.analysis.torsions import BASINS, assign_basins
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +50,24 @@ def test_surfaces_have_phi_first_and_only_the_reweighted_one_follows_the_target(
     assert np.isinf(residue.surface).any()
 
 
-def test_a_molecule_without_residues_has_profiles_and_rotamers(ensemble):
-    """The same frames, φ under the name of a ligand's torsion: its rotamers are integrals of the exact density."""
+def test_a_molecule_without_residues_has_profiles_and_states(ensemble):
+    """The same frames, φ under the name of a ligand's torsion: its states are integrals of the exact density."""
     molecule = replace(ensemble.molecule, torsions={"tor:C1-N1-C2-C3": ensemble.molecule.torsions["phi:ALA2"]})
     analysis = analyze_ensemble(ensemble.positions, ensemble.log_w, ensemble.reduced_potential, molecule, bins=36)
     assert not analysis.residues
+    torsion = analysis.torsions["C1-N1-C2-C3"]
+    assert torsion.states.minima == pytest.approx([-150, -70, 56], abs=10)  # tops of the mixture, flat over 10 degrees
     degrees = np.radians(np.arange(-180, 180) + 0.5)
     phi, psi = (a.ravel() for a in np.meshgrid(degrees, degrees))
     share = ensemble.target_density(phi, psi)
-    exact = np.bincount(assign_rotamers(phi), share / share.sum())
-    assert list(analysis.populations) == [f"C1-N1-C2-C3:{name}" for name in ROTAMERS]
+    exact = np.bincount(torsion.states.assign(phi), share / share.sum())
+    assert list(analysis.populations) == [f"C1-N1-C2-C3:{name}" for name in torsion.states.names]
     for estimate, expected in zip(analysis.populations.values(), exact, strict=True):
         assert abs(estimate.value - expected) < 4 * estimate.stderr
-    assert analysis.torsions["C1-N1-C2-C3"].profile.free_energy.min() == 0.0
-    assert set(analysis.to_tree()["torsions"]["C1-N1-C2-C3"]) == {"angle", "rotamer", "raw", "profile"}
-
-
-@pytest.mark.parametrize(("degrees", "name"), [(60, "gauche+"), (180, "trans"), (-180, "trans"), (-60, "gauche-")])
-def test_rotamers_are_the_thirds_of_a_turn(degrees, name):
-    assert ROTAMERS[assign_rotamers(np.radians(degrees))] == name
+    assert torsion.profile.free_energy.min() == 0.0
+    stored = analysis.to_tree()["torsions"]["C1-N1-C2-C3"]
+    assert set(stored) == {"angle", "states", "state", "raw", "profile"}
+    np.testing.assert_array_equal(TorsionStates.from_tree(stored["states"]).assign(torsion.angle), torsion.state)
 
 
 def test_failed_energies_are_counted_and_kept_out_of_the_averages(analysis):

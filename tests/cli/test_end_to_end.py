@@ -255,7 +255,9 @@ def test_a_ligand_goes_all_the_way(folder):
     assert result.returncode == 0, result.stderr
     assert "warning: MMFF94s in vacuum is the force field" in result.stderr
     answer = json.loads(result.stdout)
-    assert set(answer["populations"]) == {f"C1-C2-C3-C4:{name}" for name in ("gauche+", "trans", "gauche-")}
+    populations = answer["populations"]  # which wells so short a training shows is chance, that they are all is not
+    assert {name.partition(":")[0] for name in populations} == {"C1-C2-C3-C4"}
+    assert sum(state["value"] for state in populations.values()) == pytest.approx(1.0)
     run = folder / "butane.run"
     for name in ("F_C1-C2-C3-C4.csv", "plots/torsion_C1-C2-C3-C4.png", "representatives.pdb"):
         assert (run / name).stat().st_size > 0, name
