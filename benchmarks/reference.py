@@ -111,8 +111,7 @@ class Recorder:
 
 def in_support(target: Target, x: torch.Tensor) -> np.ndarray:
     """Whether the coordinates reach positions ``(atoms, 3, batch)`` in float64."""
-    _, stiff, _ = target.coordinates.from_cartesian(x)
-    return torch.isfinite(stiff).all(dim=1).numpy()
+    return target.coordinates.is_in_support(x).numpy()
 
 
 def ring_torsions(molecule: Molecule) -> dict[str, tuple[int, ...]]:

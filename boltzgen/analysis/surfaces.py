@@ -35,6 +35,9 @@ from boltzgen.statistics.weights import (
 )
 
 N_HISTOGRAM_BINS = 80
+RING_SHAPE = "ring shape"
+"""Name of the states of rings, which are numbered from 1 by the energy of their lowest minimum."""
+
 LOG_WEIGHT_WINDOW = 30.0
 """How far below log Z the log-weight histogram reaches, in nats; nothing further down can matter."""
 
@@ -122,7 +125,7 @@ class EnsembleAnalysis:
     torsions
         By the names of the four atoms, such as ``C1-C2-C3-C4``, of molecules without residue templates.
     populations
-        By state, such as ``ALA2:alpha_R``, ``ALA2:phi>0`` or ``C1-C2-C3-C4:ap``.
+        By state, such as ``ALA2:alpha_R``, ``ALA2:phi>0``, ``C1-C2-C3-C4:ap`` or ``ring shape 1``.
     energy
         Histogram of the reduced potential, in kT.
     log_weight
@@ -157,6 +160,8 @@ def analyze_ensemble(
     reduced_potential: ArrayLike,
     molecule: Molecule,
     *,
+    shape: ArrayLike | None = None,
+    n_shapes: int = 1,
     bins: int = 72,
     n_bootstrap: int = 200,
     seed: int = 0,
@@ -169,6 +174,8 @@ def analyze_ensemble(
         (n, n_atoms, 3) nm.
     log_w, reduced_potential
         (n,) log-weights, and U/kT with +inf where the energy failed.
+    shape, n_shapes
+        (n,) which of ``n_shapes`` shapes the rings of each frame have, from 0; needed where there are several.
     bins
         Bins of each torsion over the full circle.
     n_bootstrap, seed
@@ -201,6 +208,9 @@ def analyze_ensemble(
         names = torsions[label].states.names
         shares = weighted_probabilities(torsions[label].state, len(names), log_weights, rng, n_bootstrap)
         populations |= {f"{label}:{name}": share for name, share in zip(names, shares, strict=True)}
+    if shape is not None and n_shapes > 1:
+        shares = weighted_probabilities(np.asarray(shape), n_shapes, log_weights, rng, n_bootstrap)
+        populations |= {f"{RING_SHAPE} {k}": share for k, share in enumerate(shares, start=1)}
     return EnsembleAnalysis(
         weights=summary,
         residues=residues,

@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 from boltzgen.analysis.plots import analysis_figures, render, training_figure
 from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
@@ -56,12 +57,20 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 frames.log_weight,
                 frames.reduced_potential,
                 target.molecule,
+                shape=_shapes(target, frames),
+                n_shapes=target.coordinates.n_charts,
                 bins=settings.bins,
                 n_bootstrap=settings.bootstrap,
                 seed=config.seed,
             )
             result = _store(stage, analysis, frames, target, started)
     return replace(result, exit_code=_gate(result.summary, settings))
+
+
+def _shapes(target: Target, frames: Frames) -> np.ndarray:
+    """The chart of each frame, 0 the one of the lowest minimum."""
+    x = torch.as_tensor(np.asarray(frames.positions, dtype=np.float64)).permute(1, 2, 0)
+    return target.coordinates.assign(x).numpy()
 
 
 def _checked_ensemble(directory: RunDirectory) -> Provenance:
@@ -123,6 +132,8 @@ def _write_analysis_files(
     for label, torsion in analysis.torsions.items():
         put(directory.path / f"F_{label}.csv", profile_csv(torsion.raw, torsion.profile).encode())
     states = [np.asarray(BASINS)[residue.basin] for residue in analysis.residues.values()]
+    if target.coordinates.n_charts > 1:
+        states.append(_shapes(target, frames))
     states += [np.asarray(torsion.states.names)[torsion.state] for torsion in analysis.torsions.values()]
     if states:
         chosen: list[int] = []
