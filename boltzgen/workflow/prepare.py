@@ -18,6 +18,7 @@ from boltzgen.storage.trajectory import write_pdb
 from boltzgen.storage.tree import put_tree
 from boltzgen.target import Target
 from boltzgen.training.objectives import PAIR_SOFTENING
+from boltzgen.workflow.coordinates_check import CoordinatesCheck, check_coordinates
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
 from boltzgen.workflow.summary import prepare_text
 
@@ -107,7 +108,10 @@ def prepare(
     with writing(directory):
         context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
         prepared = _fit(chemical, energy, settings, config.seed)
-        return _store(stage, chemical, prepared)
+        check = check_coordinates(prepared.target, energy.potential, prepared.fitted.conformers, config.seed)
+        for warning in check.warnings:
+            context.reporter.warn(warning)
+        return _store(stage, chemical, prepared, check)
 
 
 def _is_prepared(stage: Stage, keep_same: bool) -> bool:
@@ -188,7 +192,7 @@ def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
     return minimum.n_steps + 2
 
 
-def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> StageResult:
+def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck) -> StageResult:
     import openmm
 
     molecule, directory, fitted = chemical.molecule, stage.directory, prepared.fitted
@@ -204,13 +208,13 @@ def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> Stage
     extra: dict[str, Any] = {
         "input": chemical.source.text,
         "force_field_files": [f"{name} {digest}" for name, digest in chemical.force_field_hashes.items()],
-        "warnings": list(chemical.warnings),
+        "warnings": [*chemical.warnings, *check.warnings],
     }
     files = (directory.system_pdb, directory.system_xml)
-    return stage.write(fill, _summary(chemical, prepared, stage.context), files=files, extra=extra)
+    return stage.write(fill, _summary(chemical, prepared, check, stage.context), files=files, extra=extra)
 
 
-def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) -> Summary:
+def _summary(chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck, context: Context) -> Summary:
     molecule, coordinates = chemical.molecule, prepared.fitted.coordinates
     return {
         "formula": molecule.formula,
@@ -228,8 +232,9 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) ->
         "n_conformers": len(prepared.fitted.conformers),
         "lowest_u": float(prepared.fitted.reduced_potentials[0]),
         "parity": asdict(prepared.parity),
-        "warnings": list(chemical.warnings),
-        "n_energy_evaluations": prepared.n_energies,
-        "n_force_evaluations": prepared.n_energies,
+        "coordinates_check": check.summary(),
+        "warnings": [*chemical.warnings, *check.warnings],
+        "n_energy_evaluations": prepared.n_energies + check.n_energies,
+        "n_force_evaluations": prepared.n_energies + check.states.n_energies,
         "seconds": context.seconds,
     }

@@ -26,9 +26,24 @@ def prepare_text(summary: Mapping[str, Any]) -> str:
             f"max |dU| {parity['energy']:.1e} kJ/mol (float32 {parity['energy_float32']:.1e}), "
             f"max |dF| {parity['force']:.1e} kJ/mol/nm",
             f"conformers    {summary['n_conformers']} distinct minima, lowest u = {summary['lowest_u']:.2f} kT",
+            *_check_lines(summary.get("coordinates_check")),  # runs of older versions have none
             _written(summary),
         ]
     )
+
+
+def _check_lines(check: Mapping[str, Any] | None) -> list[str]:
+    """The figures that judge the coordinates."""
+    if check is None:
+        return []
+    return [
+        f"bijection     round trip {check['round_trip']:.1e} nm, log-det against autograd {check['log_det']:.1e}",
+        f"base          {check['n_samples']:,} samples, {100 * check['finite']:.1f} % with finite energy; median "
+        f"{check['excess']:+.2f} kT per degree of freedom against harmonic, quartiles {check['spread']:.1f} kT apart "
+        f"(harmonic {check['harmonic_spread']:.1f})",
+        f"states        {check['states']} distinct conformers found by ETKDG, {check['states_inside']} of them in the "
+        "support of the coordinates",
+    ]
 
 
 def train_text(summary: Mapping[str, Any]) -> str:
