@@ -75,9 +75,7 @@ def fit_coordinates(
     UnsupportedError
         If atoms are in line at a minimum but not in ``positions``, by which the Z-matrix was built.
     """
-    coordinates = _from_structure(zmatrix, positions, planar_atoms)
-    rotors = _exact_rotors(coordinates, positions, potential)
-    coordinates = _from_structure(zmatrix.with_rotors(rotors), positions, planar_atoms)
+    coordinates = unfitted_coordinates(zmatrix, positions, potential, planar_atoms)
     rng = np.random.default_rng(seed)
     n_starts = 2 * n_conformers if coordinates.n_torsions else 1
     start = coordinates.from_cartesian(torch.as_tensor(positions)[..., None])[0].numpy()[0]
@@ -98,6 +96,18 @@ def fit_coordinates(
     cholesky = _inverse_cholesky(torch.stack(hessians).mean(0), _stiff_scale(coordinates))
     fitted = coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy())
     return Fitted(fitted, conformers, u)
+
+
+def unfitted_coordinates(
+    zmatrix: ZMatrix, positions: np.ndarray, potential: ReducedPotential, planar_atoms: tuple[int, ...] = ()
+) -> MolecularCoordinates:
+    """Coordinates centred on one structure ``(atoms, 3)`` nm, not whitened: blocks and rotors are those of fitted ones.
+
+    Takes three energies, and three more for each rotor that the graph has.
+    """
+    coordinates = _from_structure(zmatrix, positions, planar_atoms)
+    rotors = _exact_rotors(coordinates, positions, potential)
+    return _from_structure(zmatrix.with_rotors(rotors), positions, planar_atoms)
 
 
 def _check_angles(coordinates: MolecularCoordinates, conformers: np.ndarray) -> None:

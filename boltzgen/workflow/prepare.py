@@ -24,7 +24,11 @@ from boltzgen.workflow.summary import prepare_text
 
 if TYPE_CHECKING:
     from boltzgen.chemistry.build import ChemicalSystem
+    from boltzgen.chemistry.external import SystemFile
+    from boltzgen.chemistry.interpret import Reading
+    from boltzgen.chemistry.read import InputSource
     from boltzgen.coordinates.harmonic import Fitted
+    from boltzgen.coordinates.molecular import MolecularCoordinates
     from boltzgen.energy.parity import Parity
     from boltzgen.energy.potential import PotentialEnergy
 
@@ -66,8 +70,43 @@ def prepare(
     ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later stage
     that is forced can go on from its checkpoint.
     """
+    request = open_request(source, smiles, run, config, context)
+    stage = request.stage
+    if is_prepared(stage, keep_same):
+        return stage.skipped()
+    chemical = request.build()
+    for warning in chemical.warnings:
+        context.reporter.warn(warning)
+    energy = _convert(chemical, config.seed, context)
+    with writing(stage.directory):
+        context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
+        prepared = _fit(chemical, energy, config.prepare, config.seed)
+        check = check_coordinates(prepared.target, energy.potential, prepared.fitted.conformers, config.seed)
+        for warning in check.warnings:
+            context.reporter.warn(warning)
+        return _store(stage, chemical, prepared, check)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be prepared, read but not interpreted, and the stage that does it."""
+
+    stage: Stage
+    text: InputSource
+    reading: Reading
+    system_file: SystemFile | None
+    settings: PrepareConfig
+
+    def build(self) -> ChemicalSystem:
+        """Interpret the input and assign the force field."""
+        from boltzgen.chemistry.build import build
+
+        return build(self.text, self.settings.force_field, self.settings.solvent, self.reading, self.system_file)
+
+
+def open_request(source: str | None, smiles: str | None, run: Path | None, config: Config, context: Context) -> Request:
+    """Read all input files of ``prepare``, see there."""
     # Imported here: they bring OpenMM and RDKit, which a prepared run does without.
-    from boltzgen.chemistry.build import build
     from boltzgen.chemistry.external import read_system_file
     from boltzgen.chemistry.interpret import Reading
     from boltzgen.chemistry.read import read_input
@@ -89,8 +128,6 @@ def prepare(
         context,
         prepare_text,
     )
-    if _is_prepared(stage, keep_same):
-        return stage.skipped()
     reading = Reading(
         template=template,
         charge=settings.charge,
@@ -101,20 +138,11 @@ def prepare(
         keep_order=system_file is not None,
         seed=config.seed,
     )
-    chemical = build(text, settings.force_field, settings.solvent, reading, system_file)
-    for warning in chemical.warnings:
-        context.reporter.warn(warning)
-    energy = _convert(chemical, config.seed, context)
-    with writing(directory):
-        context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
-        prepared = _fit(chemical, energy, settings, config.seed)
-        check = check_coordinates(prepared.target, energy.potential, prepared.fitted.conformers, config.seed)
-        for warning in check.warnings:
-            context.reporter.warn(warning)
-        return _store(stage, chemical, prepared, check)
+    return Request(stage, text, reading, system_file, settings)
 
 
-def _is_prepared(stage: Stage, keep_same: bool) -> bool:
+def is_prepared(stage: Stage, keep_same: bool) -> bool:
+    """Whether the run is there for the same input and settings; with ``keep_same`` even under ``--force``."""
     if not keep_same:
         return stage.is_done()
     try:
@@ -214,8 +242,9 @@ def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared, check: C
     return stage.write(fill, _summary(chemical, prepared, check, stage.context), files=files, extra=extra)
 
 
-def _summary(chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck, context: Context) -> Summary:
-    molecule, coordinates = chemical.molecule, prepared.fitted.coordinates
+def describe(chemical: ChemicalSystem, coordinates: MolecularCoordinates) -> Summary:
+    """The molecule, its force field and its degrees of freedom."""
+    molecule = chemical.molecule
     return {
         "formula": molecule.formula,
         "smiles": molecule.smiles,
@@ -229,6 +258,13 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCh
         "n_rotors": len(coordinates.zmatrix.rotors),
         "symmetry_number": coordinates.zmatrix.symmetry_number,
         "n_stiff": coordinates.n_stiff,
+        "warnings": list(chemical.warnings),
+    }
+
+
+def _summary(chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck, context: Context) -> Summary:
+    return {
+        **describe(chemical, prepared.fitted.coordinates),
         "n_conformers": len(prepared.fitted.conformers),
         "lowest_u": float(prepared.fitted.reduced_potentials[0]),
         "parity": asdict(prepared.parity),

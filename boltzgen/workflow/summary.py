@@ -10,17 +10,10 @@ from typing import Any
 
 def prepare_text(summary: Mapping[str, Any]) -> str:
     """What was prepared."""
-    stereo = ", ".join(f"{atom} {label}" for atom, label in summary["stereocentres"].items()) or "none"
     parity = summary["parity"]
     return "\n".join(
         [
-            f"molecule      {summary['formula']}, {summary['n_atoms']} atoms, charge {summary['charge']:+d}",
-            f"SMILES        {summary['smiles']}",
-            f"stereo        {stereo}",
-            f"force field   {summary['force_field']} + {summary['solvent']} ({summary['force_field_reason']}), "
-            f"{summary['temperature']:g} K",
-            f"coordinates   {summary['n_torsions']} slow torsions ({summary['n_rotors']} of them symmetric rotors), "
-            f"{summary['n_stiff']} stiff",
+            *_molecule_lines(summary),
             "held          stereocentres, double bonds and amides (not before proline), as in the input",
             f"energy check  torch against OpenMM on {parity['n_frames']} jittered frames: "
             f"max |dU| {parity['energy']:.1e} kJ/mol (float32 {parity['energy_float32']:.1e}), "
@@ -30,6 +23,37 @@ def prepare_text(summary: Mapping[str, Any]) -> str:
             _written(summary),
         ]
     )
+
+
+def preview_text(summary: Mapping[str, Any]) -> str:
+    """What would be prepared and trained."""
+    energies, seconds = summary["training_energies"], summary["training_seconds"]
+    budget = [f"{energies:,} energies"] if energies else []
+    budget += [f"{seconds:g} s"] if seconds else []
+    lines = [
+        *_molecule_lines(summary),
+        f"flow          {summary['n_parameters']:,} parameters",
+        f"training      {' or '.join(budget)} on {summary['training_device']}, "
+        f"about {summary['training_memory'] / 2**20:,.0f} MiB of memory",
+    ]
+    if summary["done"]:
+        lines.append(f"there already {', '.join(summary['done'])}")
+    return "\n".join(lines)
+
+
+def _molecule_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The molecule, its force field and its degrees of freedom."""
+    stereo = ", ".join(f"{atom} {label}" for atom, label in summary["stereocentres"].items()) or "none"
+    n_slow = summary["n_torsions"] - summary["n_rotors"]
+    return [
+        f"molecule      {summary['formula']}, {summary['n_atoms']} atoms, charge {summary['charge']:+d}",
+        f"SMILES        {summary['smiles']}",
+        f"stereo        {stereo}",
+        f"force field   {summary['force_field']} + {summary['solvent']} ({summary['force_field_reason']}), "
+        f"{summary['temperature']:g} K",
+        f"coordinates   {n_slow} slow torsions, {summary['n_rotors']} symmetric rotors (symmetry number "
+        f"{summary['symmetry_number']}), {summary['n_stiff']} stiff",
+    ]
 
 
 def _check_lines(check: Mapping[str, Any] | None) -> list[str]:
