@@ -4,72 +4,136 @@ from __future__ import annotations
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom
+from rdkit.Chem import rdDistGeom, rdMolAlign
 from rdkit.rdBase import BlockLogs
 
 from boltzgen.chemistry.embed import MAX_ATTEMPTS, PREFERENCES
-from boltzgen.chemistry.images import FLAT, bare_graph, find_exchanges, handedness, like_reference
+from boltzgen.chemistry.images import FLAT, bare_graph, find_exchanges, graph_of, handedness, like_reference
 from boltzgen.molecule import Molecule
+
+APART = 0.02
+"""nm, root mean square over heavy atoms and polar hydrogens, beyond which conformers differ."""
+
+SAME_ENERGY = 0.1
+"""kJ/mol between copies of one conformer at most: minimising to forces of 2 kJ/mol/nm leaves a tenth of it."""
+
+MOST_SYMMETRIES = 1000
 
 _CIS_AMIDE = Chem.MolFromSmarts("O=[CX3]-!@[NX3;H1]-[#1]")
 
 
-def embed_conformers(molecule: Molecule, reference_positions: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return up to ``n`` conformers ``(k, atoms, 3)`` in nm from ETKDG, neither minimised nor distinct.
+class ConformerSearch:
+    """Conformers in the atom order and labels of a reference structure ``(atoms, 3)`` nm.
 
-    Atom order and stereo are those of ``reference_positions (atoms, 3)`` in nm, also where only labels tell atoms
-    apart: each tetrahedral centre has the hand of the reference, those with equal groups too (the hydrogens of CH2, CH3
-    and NH2, methyls of isopropyl), and the equal ends of a rigid bond (=CH2, amide NH2) keep their sides. Other
-    pyramidal nitrogens may be inverted. Amides are trans unless one of the reference is cis. The result is empty where
-    embedding fails, and the same for equal seeds.
+    Stereo is that of the reference also where only labels tell atoms apart: each tetrahedral centre has its hand, those
+    with equal groups too (the hydrogens of CH2, CH3 and NH2, methyls of isopropyl), and the equal ends of a rigid bond
+    (=CH2, amide NH2) keep their sides. Other pyramidal nitrogens may be inverted. Amides are trans unless one of the
+    reference is cis.
 
     Source: ETKDGv3, Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).
     """
-    reference = np.asarray(reference_positions, dtype=np.float64)
-    mol = _in_order(molecule)
-    if mol is None:
-        return np.empty((0, molecule.n_atoms, 3))
-    conformer = Chem.Conformer(molecule.n_atoms)
-    conformer.SetPositions(10.0 * reference)
-    mol.AddConformer(conformer)
-    Chem.AssignStereochemistryFrom3D(mol)
-    exchanges = find_exchanges(mol, reference, molecule)
-    Chem.AssignAtomChiralTagsFromStructure(mol)  # of every tetrahedral atom, after equal groups were found
-    hands = _hands(mol, reference)
-    for random_start, knowledge in PREFERENCES:
-        parameters = rdDistGeom.ETKDGv3()
-        settings = {
-            "randomSeed": seed + 1,  # RDKit reads −1 as no seed
-            "maxIterations": MAX_ATTEMPTS,
-            "useRandomCoords": random_start,
-            "useExpTorsionAnglePrefs": knowledge,
-            "useBasicKnowledge": knowledge,
-            "forceTransAmides": not _has_cis_amide(mol, reference),
-        }
-        for name, value in settings.items():
-            setattr(parameters, name, value)
-        trial = Chem.Mol(mol)
-        trial.RemoveAllConformers()  # the reference is none of what was found
-        with BlockLogs():
-            rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
-        found = [like_reference(c.GetPositions() / 10.0, reference, exchanges) for c in trial.GetConformers()]
-        kept = [x for x in found if all(handedness(x, atoms) * hand > 0.0 for atoms, hand in hands)]
-        if kept:
-            return np.stack(kept)
-    return np.empty((0, molecule.n_atoms, 3))
+
+    def __init__(self, molecule: Molecule, reference_positions: np.ndarray) -> None:
+        self._n_atoms = molecule.n_atoms
+        self._reference = reference = np.asarray(reference_positions, dtype=np.float64)
+        mol = _in_order(molecule)
+        _add_conformer(mol, reference)
+        Chem.AssignStereochemistryFrom3D(mol)
+        Chem.AssignAtomChiralTagsFromStructure(mol)  # of every tetrahedral atom, with equal groups too
+        self._mol = mol
+        self._exchanges = find_exchanges(mol, reference, molecule)
+        self._hands = _hands(mol, reference)
+
+    def embed(self, n: int, seed: int) -> np.ndarray:
+        """Up to ``n`` conformers ``(k, atoms, 3)`` in nm, neither minimised nor distinct; none where embedding fails.
+
+        The same for equal seeds.
+        """
+        for random_start, knowledge in PREFERENCES:
+            parameters = rdDistGeom.ETKDGv3()
+            settings = {
+                "randomSeed": seed + 1,  # RDKit reads −1 as no seed
+                "maxIterations": MAX_ATTEMPTS,
+                "useRandomCoords": random_start,
+                "useExpTorsionAnglePrefs": knowledge,
+                "useBasicKnowledge": knowledge,
+                "forceTransAmides": not _has_cis_amide(self._mol, self._reference),
+            }
+            for name, value in settings.items():
+                setattr(parameters, name, value)
+            trial = Chem.Mol(self._mol)
+            trial.RemoveAllConformers()  # the reference is none of what was found
+            with BlockLogs():
+                rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
+            found = np.array([conformer.GetPositions() / 10.0 for conformer in trial.GetConformers()])
+            x = self.relabelled(found.reshape(-1, self._n_atoms, 3))
+            kept = self.has_stereo(x)
+            if kept.any():
+                return x[kept]
+        return np.empty((0, self._n_atoms, 3))
+
+    def relabelled(self, x: np.ndarray) -> np.ndarray:
+        """Structures ``(k, atoms, 3)`` with equal atoms labelled as in the reference."""
+        found = [like_reference(one, self._reference, self._exchanges) for one in x]
+        return np.array(found).reshape(-1, self._n_atoms, 3)
+
+    def has_stereo(self, x: np.ndarray) -> np.ndarray:
+        """Whether the atoms with four neighbours of ``(k, atoms, 3)`` have the hand of the reference, ``(k,)``."""
+        return np.array([all(handedness(one, a) * hand > 0.0 for a, hand in self._hands) for one in x], dtype=bool)
 
 
-def _in_order(molecule: Molecule) -> Chem.Mol | None:
-    """The molecule of the SMILES in the atom order of the record, without stereo; None if the two do not match."""
+def embed_conformers(molecule: Molecule, reference_positions: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Up to ``n`` conformers ``(k, atoms, 3)`` in nm, see :class:`ConformerSearch`."""
+    return ConformerSearch(molecule, reference_positions).embed(n, seed)
+
+
+def distinct_conformers(molecule: Molecule, positions: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Number the state of each of ``positions (k, atoms, 3)`` nm with ``energies (k,)`` kJ/mol, from 0 for the lowest.
+
+    Equal are conformers of equal energy that lie on each other within :data:`APART` once equal atoms are exchanged, but
+    not mirror images. Hydrogens at carbon are left out: equal ones would make too many exchanges.
+    """
+    bonded = np.full(molecule.n_atoms, -1)
+    for i, j in molecule.bonds:
+        bonded[i], bonded[j] = j, i
+    numbers = np.asarray(molecule.atomic_numbers)
+    kept = np.flatnonzero((numbers > 1) | (numbers[bonded] != 6))
+    mol = bare_graph(numbers[kept].tolist(), _bonds_among(molecule.bonds, kept))
+    for x in positions[:, kept]:
+        _add_conformer(mol, x)
+    matches = mol.GetSubstructMatches(mol, uniquify=False, maxMatches=MOST_SYMMETRIES)
+    pairs = [list(enumerate(match)) for match in matches]
+    states = np.full(len(positions), -1)
+    lowest: list[int] = []
+    for k in map(int, np.argsort(energies, kind="stable")):
+        near = (s for s, other in enumerate(lowest) if energies[k] - energies[other] < SAME_ENERGY)
+        same = (s for s in near if rdMolAlign.GetBestRMS(Chem.Mol(mol), mol, k, lowest[s], pairs) < 10.0 * APART)
+        states[k] = next(same, len(lowest))
+        if states[k] == len(lowest):
+            lowest.append(k)
+    return states
+
+
+def _in_order(molecule: Molecule) -> Chem.Mol:
+    """The molecule of the SMILES in the atom order of the record, without stereo."""
     mol = Chem.AddHs(Chem.MolFromSmiles(molecule.smiles))
     Chem.RemoveStereochemistry(mol)
-    record = Chem.RWMol()
-    for number in molecule.atomic_numbers:
-        record.AddAtom(Chem.Atom(number))
-    for i, j in molecule.bonds:
-        record.AddBond(i, j, Chem.BondType.SINGLE)
-    match = bare_graph(mol).GetSubstructMatch(record)  # the record has no bond orders
-    return Chem.RenumberAtoms(mol, match) if len(match) == mol.GetNumAtoms() else None
+    record = bare_graph(molecule.atomic_numbers, molecule.bonds)  # it has no bond orders
+    match = graph_of(mol).GetSubstructMatch(record)
+    if len(match) != molecule.n_atoms:
+        raise ValueError(f"the SMILES {molecule.smiles} is not the molecule of the record")
+    return Chem.RenumberAtoms(mol, match)
+
+
+def _add_conformer(mol: Chem.Mol, x: np.ndarray) -> None:
+    conformer = Chem.Conformer(len(x))
+    conformer.SetPositions(np.ascontiguousarray(10.0 * x, dtype=np.float64))
+    mol.AddConformer(conformer, assignId=True)
+
+
+def _bonds_among(bonds: tuple[tuple[int, int], ...], kept: np.ndarray) -> list[tuple[int, int]]:
+    place = {int(atom): k for k, atom in enumerate(kept)}
+    return [(place[i], place[j]) for i, j in bonds if i in place and j in place]
 
 
 def _hands(mol: Chem.Mol, reference: np.ndarray) -> list[tuple[list[int], float]]:

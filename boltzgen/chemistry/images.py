@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -56,7 +57,7 @@ def find_exchanges(mol: Chem.Mol, reference: np.ndarray, molecule: Molecule) -> 
     cannot tell apart, so that all of a guanidinium's NH2 are. Branches that lie in a ring with their centre are not
     exchanged: which way round a ring is numbered is for the embedding to keep.
     """
-    ranks = list(Chem.CanonicalRankAtoms(bare_graph(mol), breakTies=False))
+    ranks = list(Chem.CanonicalRankAtoms(graph_of(mol), breakTies=False))
     found = []
     for centre in mol.GetAtoms():
         for a, b in combinations(_neighbours(mol, centre.GetIdx()), 2):
@@ -70,15 +71,21 @@ def find_exchanges(mol: Chem.Mol, reference: np.ndarray, molecule: Molecule) -> 
     return sorted(found, key=lambda exchange: -len(exchange.first))
 
 
-def bare_graph(mol: Chem.Mol) -> Chem.Mol:
+def bare_graph(numbers: Iterable[int], bonds: Iterable[tuple[int, int]]) -> Chem.Mol:
     """Elements and bonds alone, all of them single."""
     graph = Chem.RWMol()
-    for atom in mol.GetAtoms():
-        graph.AddAtom(Chem.Atom(atom.GetAtomicNum()))
-    for bond in mol.GetBonds():
-        graph.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    for number in numbers:
+        graph.AddAtom(Chem.Atom(int(number)))
+    for i, j in bonds:
+        graph.AddBond(i, j, Chem.BondType.SINGLE)
     graph.UpdatePropertyCache(strict=False)
     return graph.GetMol()
+
+
+def graph_of(mol: Chem.Mol) -> Chem.Mol:
+    """The same of a molecule."""
+    bonds = ((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds())
+    return bare_graph((atom.GetAtomicNum() for atom in mol.GetAtoms()), bonds)
 
 
 def _probe(

@@ -66,6 +66,7 @@ def run(
         lambda workflow, *rest: workflow.run_all(source, smiles, directory, *rest),
         resume=resume,
         max_time=seconds(max_time, "--max-time"),
+        preview=lambda workflow, *rest: workflow.preview(source, smiles, directory, *rest, trains=True),
     )
 
 
@@ -73,7 +74,12 @@ def run(
 def prepare(source: options.Source = None, output: options.Output = None, smiles: options.Smiles = None) -> Plan:
     """Read a molecule, and build its force field, coordinates and reference structure."""
     directory = new_run(source, smiles, output)
-    return Plan(directory, ("prepare",), lambda workflow, *rest: workflow.prepare(source, smiles, directory, *rest))
+    return Plan(
+        directory,
+        ("prepare",),
+        lambda workflow, *rest: workflow.prepare(source, smiles, directory, *rest),
+        preview=lambda workflow, *rest: workflow.preview(source, smiles, directory, *rest, trains=False),
+    )
 
 
 @command(
@@ -102,6 +108,7 @@ def train(
         lambda workflow, *rest: workflow.train(source, smiles, directory, *rest),
         resume=resume,
         max_time=seconds(max_time, "--max-time"),
+        preview=lambda workflow, *rest: workflow.preview(source, smiles, directory, *rest, trains=True),
     )
 
 

@@ -24,6 +24,7 @@ from boltzgen.errors import InputError, SlowPathWarning
 
 if TYPE_CHECKING:
     from boltzgen.config import Config
+    from boltzgen.workflow import Context, StageResult
 
 Planner = Callable[..., Plan]
 
@@ -105,14 +106,28 @@ class _Invocation:
     def _show(self, plan: Plan, config: Config) -> None:
         from boltzgen.config import dump_config
 
+        preview = self._work(plan, plan.preview, config) if plan.preview else None
         files = plan.files(config)
-        listing = "".join(f"# {name}\n" for name in files) or "# nothing\n"
+        record = {"dry_run": True, "run": plan.run, "files": files, "config": config.model_dump(mode="json")}
+        text = printable(preview.text) if preview else dump_config(config).rstrip("\n")
+        listing = ", ".join(files) or "nothing"
         self._print(
-            {"dry_run": True, "run": plan.run, "files": files, "config": config.model_dump(mode="json")},
-            f"{dump_config(config)}\n# would write, where not there yet:\n{listing}".rstrip("\n"),
+            {**record, **(preview.summary if preview else {})},
+            f"{text}\nwould write   {listing}" if preview else f"{text}\n# would write, where not there yet: {listing}",
         )
 
     def _perform(self, plan: Plan, config: Config) -> int:
+        result = self._work(plan, plan.call, config)
+        status = {
+            "command": result.command,
+            "run": result.run,
+            "skipped": result.skipped,
+            "exit_code": result.exit_code,
+        }
+        self._print({**status, **result.summary}, "" if self._options["quiet"] else printable(result.text))
+        return result.exit_code
+
+    def _work(self, plan: Plan, call: Callable[[Any, Config, Context], StageResult], config: Config) -> StageResult:
         from boltzgen.config import dump_config
 
         options = self._options
@@ -134,15 +149,7 @@ class _Invocation:
                 max_time=plan.max_time,
             )
             with stop_on_signals():
-                result = plan.call(workflow, config, context)
-        status = {
-            "command": result.command,
-            "run": result.run,
-            "skipped": result.skipped,
-            "exit_code": result.exit_code,
-        }
-        self._print({**status, **result.summary}, "" if options["quiet"] else printable(result.text))
-        return result.exit_code
+                return call(workflow, config, context)
 
     def _print(self, record: Mapping[str, Any], text: str) -> None:
         """With --json the record on stdout and the text on stderr; otherwise the text on stdout."""

@@ -226,7 +226,7 @@ COMMON = (
         default="0",
     ),
     Flag("force", ("--force",), "Redo what is there already.", BEHAVIOUR, kind=bool),
-    Flag("dry_run", ("--dry-run",), "Check the command line, write nothing.", BEHAVIOUR, kind=bool),
+    Flag("dry_run", ("--dry-run",), "Read the input, print the plan, write nothing.", BEHAVIOUR, kind=bool),
     Flag(
         "json",
         ("--json",),

@@ -20,13 +20,17 @@ STAGES = ("prepare", "train", "sample", "reweight", "analyze")
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked command: the stages that it runs in the directory `run`, and the function that does it."""
+    """A checked command: the stages that it runs in the directory `run`, and the function that does it.
+
+    `preview` reads the input and tells what the command would do with it, if it takes a molecule.
+    """
 
     run: Path
     stages: tuple[str, ...]
     call: Callable[[Any, Config, Context], StageResult]  # the first argument is the module boltzgen.workflow
     resume: bool = True
     max_time: float | None = None
+    preview: Callable[[Any, Config, Context], StageResult] | None = None
 
     def files(self, config: Config) -> list[str]:
         """The files that the command writes where they are not there yet."""

@@ -81,9 +81,7 @@ def fit_coordinates(
         If atoms are in line at a minimum but not in ``positions``, by which the Z-matrix was built.
     """
     rng = np.random.default_rng(seed)
-    bare = chart_of_structure(zmatrix, positions, planar_atoms)
-    rotors = _exact_rotors(bare, positions, potential)
-    reference = chart_of_structure(zmatrix.with_rotors(rotors), positions, planar_atoms)
+    reference = unfitted_chart(zmatrix, positions, potential, planar_atoms)
     found = _described(reference, potential, np.empty((0, *positions.shape)) if conformers is None else conformers)
     found += _search(reference, potential, positions, 2 * n_conformers, rng)
     if not found:
@@ -105,6 +103,18 @@ def fit_coordinates(
         np.stack([minimum.positions for minimum in members]),
         np.asarray([minimum.u for minimum in members]),
     )
+
+
+def unfitted_chart(
+    zmatrix: ZMatrix, positions: np.ndarray, potential: ReducedPotential, planar_atoms: tuple[int, ...] = ()
+) -> MolecularCoordinates:
+    """A chart centred on one structure ``(atoms, 3)`` nm, not whitened: blocks and rotors are those of fitted ones.
+
+    Takes three energies, and three more for each rotor that the graph has.
+    """
+    bare = chart_of_structure(zmatrix, positions, planar_atoms)
+    rotors = _exact_rotors(bare, positions, potential)
+    return chart_of_structure(zmatrix.with_rotors(rotors), positions, planar_atoms)
 
 
 def _search(

@@ -4,6 +4,7 @@ from boltzgen.workflow.analyze import analyze
 from boltzgen.workflow.load import load_generator
 from boltzgen.workflow.overview import info, run_all
 from boltzgen.workflow.prepare import prepare
+from boltzgen.workflow.preview import preview
 from boltzgen.workflow.reweight import reweight
 from boltzgen.workflow.sample import sample
 from boltzgen.workflow.stage import Context, StageResult
@@ -16,6 +17,7 @@ __all__ = [
     "info",
     "load_generator",
     "prepare",
+    "preview",
     "reweight",
     "run_all",
     "sample",

@@ -18,12 +18,19 @@ from boltzgen.storage.trajectory import write_pdb
 from boltzgen.storage.tree import put_tree
 from boltzgen.target import Target
 from boltzgen.training.objectives import PAIR_SOFTENING
+from boltzgen.workflow.conformers import search_conformers
+from boltzgen.workflow.coordinates_check import CoordinatesCheck, check_coordinates
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
 from boltzgen.workflow.summary import prepare_text
 
 if TYPE_CHECKING:
     from boltzgen.chemistry.build import ChemicalSystem
+    from boltzgen.chemistry.external import SystemFile
+    from boltzgen.chemistry.interpret import Reading
+    from boltzgen.chemistry.read import InputSource
+    from boltzgen.coordinates.atlas import Atlas
     from boltzgen.coordinates.fitting import Fitted
+    from boltzgen.coordinates.molecular import MolecularCoordinates
     from boltzgen.energy.parity import Parity
     from boltzgen.energy.potential import PotentialEnergy
 
@@ -65,8 +72,43 @@ def prepare(
     ``keep_same`` a run that is prepared in the same way already is kept even under ``--force``, so that a later stage
     that is forced can go on from its checkpoint.
     """
+    request = open_request(source, smiles, run, config, context)
+    stage = request.stage
+    if is_prepared(stage, keep_same):
+        return stage.skipped()
+    chemical = request.build()
+    for warning in chemical.warnings:
+        context.reporter.warn(warning)
+    energy = _convert(chemical, config.seed, context)
+    with writing(stage.directory):
+        context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
+        prepared = _fit(chemical, energy, config.prepare, config.seed)
+        check = check_coordinates(prepared.target, energy.potential, prepared.fitted.conformers, config.seed)
+        for warning in check.warnings:
+            context.reporter.warn(warning)
+        return _store(stage, chemical, prepared, check)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be prepared, read but not interpreted, and the stage that does it."""
+
+    stage: Stage
+    text: InputSource
+    reading: Reading
+    system_file: SystemFile | None
+    settings: PrepareConfig
+
+    def build(self) -> ChemicalSystem:
+        """Interpret the input and assign the force field."""
+        from boltzgen.chemistry.build import build
+
+        return build(self.text, self.settings.force_field, self.settings.solvent, self.reading, self.system_file)
+
+
+def open_request(source: str | None, smiles: str | None, run: Path | None, config: Config, context: Context) -> Request:
+    """Read all input files of ``prepare``, see there."""
     # Imported here: they bring OpenMM and RDKit, which a prepared run does without.
-    from boltzgen.chemistry.build import build
     from boltzgen.chemistry.external import read_system_file
     from boltzgen.chemistry.interpret import Reading
     from boltzgen.chemistry.read import read_input
@@ -88,8 +130,6 @@ def prepare(
         context,
         prepare_text,
     )
-    if _is_prepared(stage, keep_same):
-        return stage.skipped()
     reading = Reading(
         template=template,
         charge=settings.charge,
@@ -100,17 +140,11 @@ def prepare(
         keep_order=system_file is not None,
         seed=config.seed,
     )
-    chemical = build(text, settings.force_field, settings.solvent, reading, system_file)
-    for warning in chemical.warnings:
-        context.reporter.warn(warning)
-    energy = _convert(chemical, config.seed, context)
-    with writing(directory):
-        context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
-        prepared = _fit(chemical, energy, settings, config.seed)
-        return _store(stage, chemical, prepared)
+    return Request(stage, text, reading, system_file, settings)
 
 
-def _is_prepared(stage: Stage, keep_same: bool) -> bool:
+def is_prepared(stage: Stage, keep_same: bool) -> bool:
+    """Whether the run is there for the same input and settings; with ``keep_same`` even under ``--force``."""
     if not keep_same:
         return stage.is_done()
     try:
@@ -141,10 +175,8 @@ def _convert(chemical: ChemicalSystem, seed: int, context: Context) -> _Energy:
 
 def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, seed: int) -> _Prepared:
     """Fit the coordinates."""
-    from boltzgen.chemistry.conformers import embed_conformers
     from boltzgen.coordinates.fitting import fit_coordinates
     from boltzgen.coordinates.zmatrix import build_zmatrix
-    from boltzgen.sampling.minimise import minimise
 
     molecule, potential = chemical.molecule, energy.potential
     kT = thermal_energy(settings.temperature)
@@ -155,16 +187,15 @@ def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, see
         n_energies += x.shape[-1]
         return potential.batch_last(x, PAIR_SOFTENING) / kT
 
-    embedded = embed_conformers(molecule, chemical.positions, n=settings.embeddings, seed=seed)
-    search = minimise(potential, torch.as_tensor(embedded).permute(1, 2, 0).contiguous())
-    n_energies += (search.n_steps + 1) * len(embedded)
+    search = search_conformers(molecule, chemical.positions, potential, settings.embeddings, seed)
+    n_energies += search.n_energies
     zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, chemical.positions)
     fitted = fit_coordinates(
         zmatrix,
         chemical.positions,
         softened,
         molecule.planar_atoms,
-        conformers=search.positions.permute(2, 0, 1).numpy(),
+        conformers=search.positions,
         n_conformers=settings.conformers,
         seed=seed,
     )
@@ -194,7 +225,7 @@ def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
     return minimum.n_steps + 2
 
 
-def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> StageResult:
+def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck) -> StageResult:
     import openmm
 
     molecule, directory, fitted = chemical.molecule, stage.directory, prepared.fitted
@@ -210,14 +241,15 @@ def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared) -> Stage
     extra: dict[str, Any] = {
         "input": chemical.source.text,
         "force_field_files": [f"{name} {digest}" for name, digest in chemical.force_field_hashes.items()],
-        "warnings": list(chemical.warnings),
+        "warnings": [*chemical.warnings, *check.warnings],
     }
     files = (directory.system_pdb, directory.system_xml)
-    return stage.write(fill, _summary(chemical, prepared, stage.context), files=files, extra=extra)
+    return stage.write(fill, _summary(chemical, prepared, check, stage.context), files=files, extra=extra)
 
 
-def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) -> Summary:
-    molecule, coordinates = chemical.molecule, prepared.fitted.coordinates
+def describe(chemical: ChemicalSystem, coordinates: Atlas | MolecularCoordinates) -> Summary:
+    """The molecule, its force field and its degrees of freedom."""
+    molecule = chemical.molecule
     return {
         "formula": molecule.formula,
         "smiles": molecule.smiles,
@@ -231,12 +263,20 @@ def _summary(chemical: ChemicalSystem, prepared: _Prepared, context: Context) ->
         "n_rotors": len(coordinates.zmatrix.rotors),
         "symmetry_number": coordinates.zmatrix.symmetry_number,
         "n_stiff": coordinates.n_stiff,
-        "n_charts": coordinates.n_charts,
+        "warnings": list(chemical.warnings),
+    }
+
+
+def _summary(chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck, context: Context) -> Summary:
+    return {
+        **describe(chemical, prepared.fitted.coordinates),
+        "n_charts": prepared.fitted.coordinates.n_charts,
         "n_conformers": len(prepared.fitted.conformers),
         "lowest_u": float(prepared.fitted.reduced_potentials[0]),
         "parity": asdict(prepared.parity),
-        "warnings": list(chemical.warnings),
-        "n_energy_evaluations": prepared.n_energies,
-        "n_force_evaluations": prepared.n_energies,
+        "coordinates_check": check.summary(),
+        "warnings": [*chemical.warnings, *check.warnings],
+        "n_energy_evaluations": prepared.n_energies + check.n_energies,
+        "n_force_evaluations": prepared.n_energies + check.states.n_energies,
         "seconds": context.seconds,
     }

@@ -10,25 +10,70 @@ from typing import Any
 
 def prepare_text(summary: Mapping[str, Any]) -> str:
     """What was prepared."""
-    stereo = ", ".join(f"{atom} {label}" for atom, label in summary["stereocentres"].items()) or "none"
     parity = summary["parity"]
     return "\n".join(
         [
-            f"molecule      {summary['formula']}, {summary['n_atoms']} atoms, charge {summary['charge']:+d}",
-            f"SMILES        {summary['smiles']}",
-            f"stereo        {stereo}",
-            f"force field   {summary['force_field']} + {summary['solvent']} ({summary['force_field_reason']}), "
-            f"{summary['temperature']:g} K",
-            f"coordinates   {summary['n_torsions']} slow torsions ({summary['n_rotors']} of them symmetric rotors), "
-            f"{summary['n_stiff']} stiff, {summary['n_charts']} ring shapes",
+            *_molecule_lines(summary),
             "held          stereocentres, double bonds and amides (not before proline), as in the input",
             f"energy check  torch against OpenMM on {parity['n_frames']} jittered frames: "
             f"max |dU| {parity['energy']:.1e} kJ/mol (float32 {parity['energy_float32']:.1e}), "
             f"max |dF| {parity['force']:.1e} kJ/mol/nm",
-            f"conformers    {summary['n_conformers']} distinct minima, lowest u = {summary['lowest_u']:.2f} kT",
+            f"conformers    {summary['n_conformers']} distinct minima, lowest u = {summary['lowest_u']:.2f} kT; "
+            f"{_shapes(summary['n_charts'])}",
+            *_check_lines(summary.get("coordinates_check")),  # runs of older versions have none
             _written(summary),
         ]
     )
+
+
+def preview_text(summary: Mapping[str, Any]) -> str:
+    """What would be prepared and trained."""
+    energies, seconds = summary["training_energies"], summary["training_seconds"]
+    budget = [f"{energies:,} energies"] if energies else []
+    budget += [f"{seconds:g} s"] if seconds else []
+    lines = [
+        *_molecule_lines(summary),
+        f"flow          {summary['n_parameters']:,} parameters",
+        f"training      {' or '.join(budget)} on {summary['training_device']}, "
+        f"about {summary['training_memory'] / 2**20:,.0f} MiB of memory",
+    ]
+    if summary["done"]:
+        lines.append(f"there already {', '.join(summary['done'])}")
+    return "\n".join(lines)
+
+
+def _shapes(n: int) -> str:
+    """How many basins of rings and inverting nitrogens have coordinates of their own."""
+    return "one shape of rings" if n == 1 else f"{n} shapes of rings, each with coordinates of its own"
+
+
+def _molecule_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The molecule, its force field and its degrees of freedom."""
+    stereo = ", ".join(f"{atom} {label}" for atom, label in summary["stereocentres"].items()) or "none"
+    n_slow = summary["n_torsions"] - summary["n_rotors"]
+    return [
+        f"molecule      {summary['formula']}, {summary['n_atoms']} atoms, charge {summary['charge']:+d}",
+        f"SMILES        {summary['smiles']}",
+        f"stereo        {stereo}",
+        f"force field   {summary['force_field']} + {summary['solvent']} ({summary['force_field_reason']}), "
+        f"{summary['temperature']:g} K",
+        f"coordinates   {n_slow} slow torsions, {summary['n_rotors']} symmetric rotors (symmetry number "
+        f"{summary['symmetry_number']}), {summary['n_stiff']} stiff",
+    ]
+
+
+def _check_lines(check: Mapping[str, Any] | None) -> list[str]:
+    """The figures that judge the coordinates."""
+    if check is None:
+        return []
+    return [
+        f"bijection     round trip {check['round_trip']:.1e} nm, log-det against autograd {check['log_det']:.1e}",
+        f"base          {check['n_samples']:,} samples, {100 * check['finite']:.1f} % with finite energy; median "
+        f"{check['excess']:+.2f} kT per degree of freedom against harmonic, quartiles {check['spread']:.1f} kT apart "
+        f"(harmonic {check['harmonic_spread']:.1f})",
+        f"states        {check['states']} distinct conformers found by ETKDG, {check['states_inside']} of them in the "
+        "support of the coordinates",
+    ]
 
 
 def train_text(summary: Mapping[str, Any]) -> str:

@@ -38,20 +38,7 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
     target = load_target(directory)
     settings = config.train
     device = resolve_device(settings.device)
-    stage = Stage(
-        "train",
-        directory,
-        directory.flow_h5,
-        # Without the device: a run may go on elsewhere, if not with the same random numbers.
-        {"train": settings.model_dump(mode="json", exclude={"device"}), "seed": config.seed},
-        {"system.h5": sha256_of(directory.system_h5)},
-        target.temperature,
-        config.seed,
-        context,
-        train_text,
-        device=str(device),
-        dtype="float32",
-    )
+    stage = train_stage(directory, target, config, device, context)
     with writing(directory):
         if stage.is_done():
             return stage.skipped()
@@ -60,6 +47,31 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
         if context.resume and directory.checkpoint_h5.exists():
             _resume(trainer, stage)
         return _run(trainer, stage)
+
+
+def train_stage(
+    directory: RunDirectory, target: Target, config: Config, device: torch.device, context: Context
+) -> Stage:
+    """The stage that trains in a prepared run."""
+    return Stage(
+        "train",
+        directory,
+        directory.flow_h5,
+        # Without the device: a run may go on elsewhere, if not with the same random numbers.
+        {"train": config.train.model_dump(mode="json", exclude={"device"}), "seed": config.seed},
+        {"system.h5": sha256_of(directory.system_h5)},
+        target.temperature,
+        config.seed,
+        context,
+        train_text,
+        device=str(device),
+        dtype="float32",
+    )
+
+
+def energy_budget(settings: TrainConfig) -> int | None:
+    """Energy evaluations of a training; None if a time ends it."""
+    return settings.max_energies or (PRESETS[settings.preset] if settings.time_budget is None else None)
 
 
 def _run(trainer: Trainer, stage: Stage) -> StageResult:
@@ -107,9 +119,8 @@ def _summary(trainer: Trainer, stage: Stage) -> Summary:
 
 
 def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.device, threads: int) -> Trainer:
-    budget = settings.max_energies or (PRESETS[settings.preset] if settings.time_budget is None else None)
     train_settings = TrainSettings(
-        max_energies=budget,
+        max_energies=energy_budget(settings),
         time_budget=settings.time_budget,
         start_temperature=settings.start_temperature,
         learning_rate=settings.learning_rate,

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from boltzgen.chemistry.build import build
-from boltzgen.chemistry.conformers import embed_conformers
+from boltzgen.chemistry.conformers import distinct_conformers, embed_conformers
 from boltzgen.chemistry.read import read_input
 from boltzgen.coordinates.internal import InternalToCartesian
 from boltzgen.coordinates.zmatrix import build_zmatrix
+from boltzgen.energy import from_openmm
+from boltzgen.sampling.minimise import minimise
 
 
 def built(smiles):
@@ -104,3 +106,31 @@ def test_a_molecule_that_cannot_be_embedded_gives_no_conformers(monkeypatch):
     chemical = built("CCO")
     monkeypatch.setattr("boltzgen.chemistry.conformers.rdDistGeom.EmbedMultipleConfs", lambda *_: [])
     assert embed_conformers(chemical.molecule, chemical.positions, 3, 0).shape == (0, 9, 3)
+
+
+def minimised(smiles, n):
+    """Conformers ``(n, atoms, 3)`` of an MMFF molecule and their energies, as the workflow minimises them."""
+    chemical = built(smiles)
+    potential = from_openmm(chemical.system)
+    start = torch.as_tensor(embed_conformers(chemical.molecule, chemical.positions, n, 0)).permute(1, 2, 0)
+    minimum = minimise(potential, start.contiguous(), tolerance=2.0)
+    return chemical.molecule, minimum.positions.permute(2, 0, 1).numpy(), minimum.energy.numpy()
+
+
+@pytest.mark.parametrize(("smiles", "n"), [("CCCC", 3), ("CCO", 3), ("C1CCCCC1", 2), ("CC(C)(C)C", 1), ("O", 1)])
+def test_copies_by_motion_or_by_exchange_of_equal_atoms_are_one_state(smiles, n):
+    molecule, x, energies = minimised(smiles, 20)
+    states = distinct_conformers(molecule, x, energies)
+    assert states.max() + 1 == n  # butane and ethanol: anti and two gauche that are mirror images; chair and twist-boat
+    assert states[energies.argmin()] == 0
+
+
+def test_states_are_numbered_by_energy_and_do_not_depend_on_the_order():
+    molecule, x, energies = minimised("CCCO", 20)
+    states = distinct_conformers(molecule, x, energies)
+    lowest = [energies[states == state].min() for state in range(states.max() + 1)]
+    assert lowest == sorted(lowest)
+    order = np.random.default_rng(0).permutation(len(x))
+    again = distinct_conformers(molecule, x[order], energies[order])
+    assert again.max() == states.max()
+    assert len(set(zip(states[order].tolist(), again.tolist(), strict=True))) == states.max() + 1

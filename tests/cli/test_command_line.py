@@ -33,10 +33,10 @@ class Context:
     max_time: float | None = None
 
 def answer(name):
-    def function(*arguments):
+    def function(*arguments, **keywords):
         *given, config, context = arguments if name != "info" else (*arguments, None, None)
-        exec(os.environ.get("SCENARIO", ""), globals(), {"context": context})
-        summary = {"given": [str(item) for item in given], "ess": 10.0, "khat": float("inf")}
+        exec(os.environ.get("SCENARIO", ""), globals(), {"context": context, "name": name})
+        summary = {"given": [str(item) for item in given], "ess": 10.0, "khat": float("inf"), **keywords}
         if config:
             summary["config"] = config.model_dump(mode="json")
             summary["context"] = [context.force, context.resume, context.max_time, context.command_line]
@@ -49,7 +49,7 @@ def answer(name):
 
 workflow = types.ModuleType("boltzgen.workflow")
 workflow.Context = Context
-for name in ("prepare", "train", "sample", "reweight", "analyze", "run_all", "info"):
+for name in ("prepare", "train", "sample", "reweight", "analyze", "run_all", "info", "preview"):
     setattr(workflow, name, answer(name))
 sys.modules["boltzgen.workflow"] = workflow
 from boltzgen.cli.app import main
@@ -295,6 +295,26 @@ def test_dry_run_writes_nothing_and_names_what_it_would(folder):
     assert json.loads(out)["files"] == ["mol.run/samples-00003-of-00008.h5"]
     assert names(folder) == before
     assert shell(folder, ["run", "mol.pdb", "--set", "sample.n=0", "--dry-run"])[0] == 2
+
+
+@pytest.mark.parametrize(("name", "trains"), [("prepare", False), ("train", True), ("run", True)])
+def test_dry_run_of_a_molecule_asks_for_its_plan_and_for_nothing_else(folder, name, trains):
+    before = names(folder)
+    scenario = "assert name == 'preview', name"
+    code, out, err = shell(folder, [name, "mol.pdb", "--dry-run", "--json", "--seed", "7"], scenario)
+    record = json.loads(out)
+    assert (code, record["dry_run"], record["trains"], record["config"]["seed"]) == (0, True, trains, 7)
+    assert record["given"] == ["mol.pdb", "None", "mol.run"]
+    assert record["files"][0] == "mol.run/system.h5"
+    assert "ESS 10" in err
+    assert "\x1b" not in err
+    assert names(folder) == before
+
+
+def test_dry_run_fails_with_the_exit_code_of_the_command(folder):
+    scenario = "raise errors.UnsupportedError('mol.pdb: is no molecule')"
+    code, out, err = shell(folder, ["run", "mol.pdb", "--dry-run"], scenario)
+    assert (code, out, err) == (3, "", "error: mol.pdb: is no molecule\n")
 
 
 def test_dumped_configuration_can_be_read_back(folder):

@@ -19,6 +19,7 @@ import pytest
 from MDAnalysis.coordinates.H5MD import H5MDReader
 
 import boltzgen
+from boltzgen.storage.runs import read_provenance
 
 PDB = Path(__file__).parents[2] / "molecules" / "alanine_dipeptide.pdb"
 TINY = ("--set", "train.max_energies=20000", "--set", "prepare.conformers=2")
@@ -219,6 +220,13 @@ def test_smiles_goes_the_same_road(folder):
     answer = json.loads(result.stdout)
     assert (answer["n_torsions"], answer["n_stiff"], answer["n_atoms"]) == (5, 55, 22)
     assert "[C@" in answer["smiles"]
+    check = answer["coordinates_check"]
+    assert check["in_bounds"]
+    assert (check["states_inside"], check["lowest_outside"]) == (check["states"], None)
+    assert check["round_trip"] < 1e-12 > check["log_det"]
+    stored = json.loads(read_provenance(folder / "smiles.run" / "system.h5").extra["summary"])
+    assert stored["coordinates_check"] == check
+    assert f"{check['states']} distinct conformers found by ETKDG" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""The estimate of memory: it counts what it says, and grows with what makes a training large."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.training.footprint import _saved_bytes, training_memory
+
+CPU = torch.device("cpu")
+
+
+def test_what_is_saved_grows_by_the_sample(dipeptide_target):
+    """The extrapolation from a few samples to a part of a batch is that of a straight line."""
+    coordinates = dipeptide_target.coordinates
+    generator = Generator(Architecture(coordinates.n_torsions, coordinates.n_stiff))
+    single = dipeptide_target.to(torch.float32)
+    few, more, many = (_saved_bytes(generator, single, n) for n in (16, 32, 512))
+    # Buffers that are padded to lanes of the kernels make it straight to a few per cent only.
+    assert many == pytest.approx(few + (more - few) / 16 * (512 - 16), rel=0.05)
+
+
+def test_threads_and_devices_with_larger_parts_take_more(dipeptide_target):
+    coordinates = dipeptide_target.coordinates
+    architecture = Architecture(coordinates.n_torsions, coordinates.n_stiff)
+    one, two, four = (training_memory(dipeptide_target, architecture, CPU, threads) for threads in (1, 2, 4))
+    assert 1.3 * one < two == four  # a batch has two parts
+    weights = 4 * sum(p.numel() for p in Generator(architecture).parameters())
+    assert one > 6 * weights
