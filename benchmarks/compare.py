@@ -117,8 +117,8 @@ def table(part: Partition, log_w: np.ndarray, reference: Reference) -> list[floa
     estimates = weighted_probabilities(part.flow, len(part.names), log_w, np.random.default_rng(0))
     for k, (name, estimate) in enumerate(zip(part.names, estimates, strict=True)):
         value, error = reference.population(part.reference == k)
-        if estimate.value == value == 0.0:
-            continue  # a basin that neither visits
+        if value in (0.0, 1.0) and abs(estimate.value - value) < 1e-12:
+            continue  # a basin that neither visits, or that both never leave
         # A state that the flow never visits has no error of its own: the reference's decides.
         own = 0.0 if estimate.value == 0.0 else estimate.stderr
         flow = f"{estimate.value:.5f} ± " + ("-      " if own is None else f"{own:.5f}")

@@ -60,14 +60,14 @@ class Reference:
     def population(self, inside: np.ndarray) -> tuple[float, float]:
         """Share of the frames in the support that are ``inside (chains, frames)``, with its standard error.
 
-        A ratio of sums over chains, with the error of its linearised residuals. A state that no chain visits gets
-        the error 1/chains: each is worth one independent frame at least.
+        A ratio of sums over chains, with the error of its linearised residuals. A state that no chain visits or
+        leaves gets the error 1/chains: each is worth one independent frame at least.
         """
         kept = self.outside == 0
         counts, hits = kept.sum(axis=1), (inside & kept).sum(axis=1)
         value = hits.sum() / counts.sum()
         residuals = (hits - value * counts) / counts.mean()
-        error = residuals.std(ddof=1) / np.sqrt(len(residuals)) if value > 0 else 1 / len(residuals)
+        error = residuals.std(ddof=1) / np.sqrt(len(residuals)) if 0 < value < 1 else 1 / len(residuals)
         return float(value), float(error)
 
     def left_out(self) -> str:
