@@ -35,7 +35,7 @@ def training_memory(target: Target, architecture: Architecture, device: torch.de
     weights = sum(p.numel() * p.element_size() for p in generator.parameters())
     replay = (
         2 * 4 * REPLAY_CAPACITY * (architecture.n_torsions + 4)
-    )  # a label of two words; and a pool that is a copy of it
+    )  # twice, for the pool; a label is two words
     return int(BACKWARD * of_one * batch + COPIES_OF_WEIGHTS * weights + replay)
 
 
