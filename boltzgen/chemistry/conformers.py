@@ -49,28 +49,33 @@ class ConformerSearch:
 
         The same for equal seeds.
         """
+        found = np.empty((0, self._n_atoms, 3))
         for random_start, knowledge in PREFERENCES:
-            parameters = rdDistGeom.ETKDGv3()
-            settings = {
-                "randomSeed": seed + 1,  # RDKit reads −1 as no seed
-                "maxIterations": MAX_ATTEMPTS,
-                "useRandomCoords": random_start,
-                "useExpTorsionAnglePrefs": knowledge,
-                "useBasicKnowledge": knowledge,
-                "forceTransAmides": not _has_cis_amide(self._mol, self._reference),
-            }
-            for name, value in settings.items():
-                setattr(parameters, name, value)
-            trial = Chem.Mol(self._mol)
-            trial.RemoveAllConformers()  # the reference is none of what was found
-            with BlockLogs():
-                rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
-            found = np.array([conformer.GetPositions() / 10.0 for conformer in trial.GetConformers()])
-            x = self.relabelled(found.reshape(-1, self._n_atoms, 3))
-            kept = self.has_stereo(x)
-            if kept.any():
-                return x[kept]
-        return np.empty((0, self._n_atoms, 3))
+            missing = n - len(found)
+            if missing == 0 or (len(found) and not knowledge):
+                break
+            found = np.concatenate([found, self._attempt(missing, seed, random_start, knowledge)])
+        return found
+
+    def _attempt(self, n: int, seed: int, random_start: bool, knowledge: bool) -> np.ndarray:
+        parameters = rdDistGeom.ETKDGv3()
+        settings = {
+            "randomSeed": seed + 1,  # RDKit reads −1 as no seed
+            "maxIterations": MAX_ATTEMPTS,
+            "useRandomCoords": random_start,
+            "useExpTorsionAnglePrefs": knowledge,
+            "useBasicKnowledge": knowledge,
+            "forceTransAmides": not _has_cis_amide(self._mol, self._reference),
+        }
+        for name, value in settings.items():
+            setattr(parameters, name, value)
+        trial = Chem.Mol(self._mol)
+        trial.RemoveAllConformers()  # the reference is none of what was found
+        with BlockLogs():
+            rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
+        found = np.array([conformer.GetPositions() / 10.0 for conformer in trial.GetConformers()])
+        x = self.relabelled(found.reshape(-1, self._n_atoms, 3))
+        return x[self.has_stereo(x)]
 
     def relabelled(self, x: np.ndarray) -> np.ndarray:
         """Structures ``(k, atoms, 3)`` with equal atoms labelled as in the reference."""
