@@ -16,8 +16,8 @@ class Schedule:
 
     learning_rate: float = 3e-3
     warmup_steps: int = 50
-    batches: tuple[tuple[float, int], ...] = ((0.0, 512), (0.15, 2048))
-    """(progress from which, batch size)"""
+    batches: tuple[tuple[float, int], ...] = ((0.0, 256), (0.15, 512), (0.5, 1024), (0.8, 2048))
+    """(progress from which, batch size): many small steps first, then less noise."""
 
     def batch(self, progress: float) -> int:
         """Batch size."""

@@ -17,7 +17,10 @@ from boltzgen.training.objectives import Scored, broad_choice, forward_kl, rever
 from boltzgen.training.replay import Pool
 
 PART_SIZE = 1024
-"""Samples of one part on a CPU: intermediate arrays of this size stay in the cache."""
+"""Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
+
+SMALLEST_PART = 256
+"""Samples below which a batch is not cut in two for a second thread: the overhead would eat the gain."""
 
 BROAD_SHARE = 0.25
 """Share of the draws in which one slow coordinate (rotors excepted) is drawn uniformly: the stiff coordinates stay
@@ -60,7 +63,6 @@ class GradientWorkers:
         self._generator, self._target = generator, target
         self._parameters = list(generator.parameters())
         self._device = self._parameters[0].device
-        self._part_size = PART_SIZE if self._device.type == "cpu" else 2**31
         atlas = target.coordinates
         broad = list(range(atlas.n_torsions - len(atlas.zmatrix.rotors)))
         if atlas.n_charts > 1:
@@ -79,7 +81,7 @@ class GradientWorkers:
 
     def step(self, plan: StepPlan) -> StepGradient:
         """The gradient of one step: the sum over its parts, always in the same order."""
-        n_parts = -(-plan.batch // self._part_size)
+        n_parts = self._n_parts(plan.batch)
         sizes = [(plan.batch + part) // n_parts for part in range(n_parts)]
         jobs = [(plan, n, part) for part, n in enumerate(sizes)]
         parts = list(self._pool.map(self._part, jobs) if self._pool else map(self._part, jobs))
@@ -89,6 +91,11 @@ class GradientWorkers:
             scored=[scored for part in parts for scored in part.scored],
             n_failed=sum(part.n_failed for part in parts),
         )
+
+    def _n_parts(self, batch: int) -> int:
+        if self._device.type != "cpu":
+            return 1
+        return max(-(-batch // PART_SIZE), min(2, batch // SMALLEST_PART), 1)
 
     def _part(self, job: tuple[StepPlan, int, int]) -> StepGradient:
         plan, n, part = job

@@ -92,7 +92,7 @@ def test_steps_without_finite_gradient_are_skipped_and_counted(dipeptide_target)
     assert trainer.skipped_steps == 2
     with pytest.raises(Diverged) as caught:
         run_steps(trainer, 50)
-    assert caught.value.batch["stiff"].shape == (512, trainer.target.coordinates.n_stiff)
+    assert caught.value.batch["stiff"].shape == (256, trainer.target.coordinates.n_stiff)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.generator.parameters(), strict=True))
 
 
@@ -130,7 +130,7 @@ def test_cooling_waits_for_the_gap_and_always_ends():
 
 def test_schedule_covers_the_whole_budget():
     schedule = Schedule()
-    assert [schedule.batch(p) for p in (0.0, 0.14, 0.15, 1.0)] == [512, 512, 2048, 2048]
+    assert [schedule.batch(p) for p in (0.0, 0.14, 0.15, 0.5, 1.0)] == [256, 256, 512, 1024, 2048]
     assert schedule.rate(1.0, 1000) == pytest.approx(0.01 * schedule.learning_rate)
 
 
