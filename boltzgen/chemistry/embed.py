@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdCIPLabeler, rdDistGeom, rdForceFieldHelpers
@@ -11,15 +14,36 @@ from boltzgen.chemistry.structure import check_geometry
 from boltzgen.errors import InputError, UnsupportedError
 
 N_CONFORMERS = 10
-MAX_ATTEMPTS = 30
+MANY_ATOMS = 100
+"""Up to here ten conformers are made; beyond, fewer: the time of each grows with the square of the atoms."""
 
-PREFERENCES = ((False, True), (True, True), (True, False))
-"""What is tried in turn: whether to start at random, and whether torsions are known. Strained rings, such as those
-with an alkyne, need the last: distances alone."""
+MAX_ATTEMPTS = 30
+TIME_LIMIT = 10
+"""Attempts, and seconds, that the first conformer may take in each way of embedding; later ones are as quick."""
+
+MAX_STEPS = 500
+"""Of the minimisation, which only tells good conformers from bad ones."""
+
+CIP_LIMIT = 250_000
+"""Comparisons of substituents for CIP codes, 0.2 s; most molecules need fewer than 10,000."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of embedding: whether to start at random, and whether torsions and configurations are told."""
+
+    random_start: bool = False
+    torsions: bool = True
+    stereo: bool = True
+
+
+WAYS = (Way(), Way(random_start=True), Way(random_start=True, torsions=False), Way(stereo=False))
+"""What is tried in turn. Strained rings, such as those with an alkyne, need the third: distances alone. The smallest
+cages, such as bicyclobutane, need the last: their bridgeheads look flat to the embedding, and stereo is seen after."""
 
 
 def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
-    """Return the molecule with one conformer, the lowest in MMFF94s of ten from ETKDG, its stereo as declared.
+    """Return the molecule with one conformer, the lowest in MMFF94s of some from ETKDG, its stereo as declared.
 
     Reproducible for equal seeds. Source: ETKDGv3, Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).
 
@@ -28,22 +52,9 @@ def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
     UnsupportedError
         If no structure with the declared stereo is found.
     """
-    for random_start, knowledge in PREFERENCES:
-        trial = Chem.Mol(mol)
-        with BlockLogs():  # it complains about charged nitrogens, which the embedding handles well
-            rdDistGeom.EmbedMultipleConfs(
-                trial,
-                numConfs=N_CONFORMERS,
-                maxAttempts=MAX_ATTEMPTS,
-                randomSeed=seed + 1,  # RDKit reads −1 as no seed
-                useMacrocycleTorsions=True,
-                ETversion=2,
-                useRandomCoords=random_start,
-                useExpTorsionAnglePrefs=knowledge,
-                useBasicKnowledge=knowledge,
-            )
-            energies = _minimised(trial)
-        for _, number in sorted(energies):
+    for way in WAYS:
+        trial = conformers(mol, number_of_conformers(mol), seed, way)
+        for _, number in sorted(minimised(trial)):
             found = Chem.Mol(mol)
             found.RemoveAllConformers()
             found.AddConformer(trial.GetConformer(number), assignId=True)
@@ -52,18 +63,58 @@ def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
     raise UnsupportedError(f"{where}: no 3D structure was found by embedding. Give a file with coordinates.")
 
 
+def number_of_conformers(mol: Chem.Mol) -> int:
+    """Return how many conformers are made of a molecule with all hydrogens."""
+    return max(2, round(N_CONFORMERS * min(1.0, (MANY_ATOMS / mol.GetNumAtoms()) ** 2)))
+
+
+def conformers(mol: Chem.Mol, n: int, seed: int, way: Way = Way(), attempts: int = MAX_ATTEMPTS) -> Chem.Mol:
+    """Return the molecule with at most ``n`` conformers, none if the first is not found within the limits."""
+    parameters: Any = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = seed + 1  # RDKit reads −1 as no seed
+    parameters.useRandomCoords = way.random_start
+    parameters.useExpTorsionAnglePrefs = parameters.useBasicKnowledge = way.torsions
+    parameters.enforceChirality = way.stereo
+    parameters.maxIterations, parameters.timeout = attempts, TIME_LIMIT
+    trial = Chem.Mol(mol)
+    with BlockLogs():  # it complains about charged nitrogens, which the embedding handles well
+        if rdDistGeom.EmbedMultipleConfs(trial, 1, parameters) and n > 1:
+            rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
+    return trial
+
+
 def has_declared_stereo(embedded: Chem.Mol, declared: Chem.Mol) -> bool:
     """Whether the coordinates have the configurations that the graph declares."""
     actual = Chem.Mol(embedded)
     Chem.AssignStereochemistryFrom3D(actual)
-    wanted = configurations(declared)
-    return all(configurations(actual).get(key) == code for key, code in wanted.items())
+    wanted, found = configurations(declared), configurations(actual)
+    return all(found.get(key) == code for key, code in wanted.items()) and has_isomer(actual, declared)
+
+
+def has_isomer(actual: Chem.Mol, declared: Chem.Mol) -> bool:
+    """Whether a molecule has the configurations that another declares, counting atoms alike that symmetry exchanges.
+
+    Some of symmetric cages have no CIP code, and canonical SMILES leave them out.
+    """
+    return _heavy_graph(actual).HasSubstructMatch(_heavy_graph(declared), useChirality=True)
+
+
+def _heavy_graph(mol: Chem.Mol) -> Chem.Mol:
+    """The molecule without hydrogens; ends of one atom are numbered, or a search would try all their permutations."""
+    graph = Chem.RemoveHs(mol)
+    for atom in graph.GetAtoms():
+        for number, end in enumerate((n for n in atom.GetNeighbors() if n.GetDegree() == 1), start=1):
+            end.SetIsotope(number)
+    return graph
 
 
 def configurations(mol: Chem.Mol) -> dict[tuple[int, ...], str]:
-    """Return the CIP code of every atom ``(i,)`` and double bond ``(i, j)`` that has one."""
+    """Return the CIP code of every atom ``(i,)`` and double bond ``(i, j)`` that has one, if they can be found."""
     labelled = Chem.Mol(mol)
-    rdCIPLabeler.AssignCIPLabels(labelled)
+    try:
+        rdCIPLabeler.AssignCIPLabels(labelled, maxRecursiveIterations=CIP_LIMIT)
+    except RuntimeError:  # the labels of dodecahedrane would take forever
+        return {}
     codes: dict[tuple[int, ...], str] = {
         (atom.GetIdx(),): atom.GetProp("_CIPCode") for atom in labelled.GetAtoms() if atom.HasProp("_CIPCode")
     }
@@ -90,10 +141,10 @@ def positions_of(mol: Chem.Mol) -> np.ndarray:
     return mol.GetConformer().GetPositions() / 10.0
 
 
-def _minimised(mol: Chem.Mol) -> list[tuple[float, int]]:
-    """MMFF94s energies and numbers of the conformers, minimised in place; energy 0 where there are no parameters."""
+def minimised(mol: Chem.Mol) -> list[tuple[float, int]]:
+    """Minimise the conformers in place; return MMFF94s energies, kcal/mol, and numbers: 0 without parameters."""
     numbers = [conformer.GetId() for conformer in mol.GetConformers()]
     if not numbers or not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
         return [(0.0, number) for number in numbers]
-    results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=2000, mmffVariant="MMFF94s")
+    results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=MAX_STEPS, mmffVariant="MMFF94s")
     return [(energy, number) for number, (_, energy) in zip(numbers, results, strict=True)]
