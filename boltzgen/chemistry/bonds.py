@@ -38,7 +38,8 @@ def molecule_from_template(
         raise InputError(f"{where}: no hydrogens. Add them, for example with --add-hydrogens.")
     wanted = Chem.RemoveHs(template) if missing_hydrogens else template
     match = _graph(skeleton).GetSubstructMatch(_graph(wanted))
-    if len(match) != skeleton.GetNumAtoms():
+    # The match is of a part: without a count of the bonds, atoms that touch by mistake would be bonded.
+    if len(match) != skeleton.GetNumAtoms() or skeleton.GetNumBonds() != wanted.GetNumBonds():
         raise InputError(
             f"{where}: the atoms are not those of --smiles: {CalcMolFormula(skeleton)} with the bonds that the "
             f"distances say, instead of {CalcMolFormula(wanted)}. Correct one of them."
