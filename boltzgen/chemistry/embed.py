@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdCIPLabeler, rdDistGeom, rdForceFieldHelpers
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 from rdkit.rdBase import BlockLogs
 
+from boltzgen.chemistry.configuration import has_declared_stereo
 from boltzgen.chemistry.structure import check_geometry
 from boltzgen.errors import InputError, UnsupportedError
 
@@ -23,9 +24,6 @@ TIME_LIMIT = 10
 
 MAX_STEPS = 500
 """Of the minimisation, which only tells good conformers from bad ones."""
-
-CIP_LIMIT = 250_000
-"""Comparisons of substituents for CIP codes, 0.2 s; most molecules need fewer than 10,000."""
 
 
 @dataclass(frozen=True)
@@ -81,48 +79,6 @@ def conformers(mol: Chem.Mol, n: int, seed: int, way: Way = Way(), attempts: int
         if rdDistGeom.EmbedMultipleConfs(trial, 1, parameters) and n > 1:
             rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
     return trial
-
-
-def has_declared_stereo(embedded: Chem.Mol, declared: Chem.Mol) -> bool:
-    """Whether the coordinates have the configurations that the graph declares."""
-    actual = Chem.Mol(embedded)
-    Chem.AssignStereochemistryFrom3D(actual)
-    wanted, found = configurations(declared), configurations(actual)
-    return all(found.get(key) == code for key, code in wanted.items()) and has_isomer(actual, declared)
-
-
-def has_isomer(actual: Chem.Mol, declared: Chem.Mol) -> bool:
-    """Whether a molecule has the configurations that another declares, counting atoms alike that symmetry exchanges.
-
-    Some of symmetric cages have no CIP code, and canonical SMILES leave them out.
-    """
-    return _heavy_graph(actual).HasSubstructMatch(_heavy_graph(declared), useChirality=True)
-
-
-def _heavy_graph(mol: Chem.Mol) -> Chem.Mol:
-    """The molecule without hydrogens; ends of one atom are numbered, or a search would try all their permutations."""
-    graph = Chem.RemoveHs(mol)
-    for atom in graph.GetAtoms():
-        for number, end in enumerate((n for n in atom.GetNeighbors() if n.GetDegree() == 1), start=1):
-            end.SetIsotope(number)
-    return graph
-
-
-def configurations(mol: Chem.Mol) -> dict[tuple[int, ...], str]:
-    """Return the CIP code of every atom ``(i,)`` and double bond ``(i, j)`` that has one, if they can be found."""
-    labelled = Chem.Mol(mol)
-    try:
-        rdCIPLabeler.AssignCIPLabels(labelled, maxRecursiveIterations=CIP_LIMIT)
-    except RuntimeError:  # the labels of dodecahedrane would take forever
-        return {}
-    codes: dict[tuple[int, ...], str] = {
-        (atom.GetIdx(),): atom.GetProp("_CIPCode") for atom in labelled.GetAtoms() if atom.HasProp("_CIPCode")
-    }
-    for bond in labelled.GetBonds():
-        if bond.HasProp("_CIPCode"):
-            i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
-            codes[i, j] = bond.GetProp("_CIPCode")
-    return codes
 
 
 def is_sound(mol: Chem.Mol) -> bool:

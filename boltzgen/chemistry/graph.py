@@ -10,6 +10,7 @@ from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 from rdkit.rdBase import BlockLogs
 
+from boltzgen.chemistry.configuration import assign_stereo
 from boltzgen.chemistry.read import InputSource, printable
 from boltzgen.chemistry.structure import check_size
 from boltzgen.errors import InputError, UnsupportedError
@@ -78,7 +79,7 @@ def molecule_from_file(
         mol = with_hydrogens(mol, warnings)
     check_size(mol.GetNumAtoms(), where)
     if is_3d:
-        Chem.AssignStereochemistryFrom3D(mol)
+        assign_stereo(mol)
     else:
         Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol

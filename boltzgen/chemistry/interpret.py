@@ -10,6 +10,7 @@ import numpy as np
 from rdkit import Chem
 
 from boltzgen.chemistry.bonds import molecule_from_charge, molecule_from_template
+from boltzgen.chemistry.configuration import assign_stereo
 from boltzgen.chemistry.embed import embed, positions_of
 from boltzgen.chemistry.graph import molecule_from_file, molecule_from_smiles
 from boltzgen.chemistry.hydrogens import complete_peptide
@@ -169,7 +170,7 @@ def _from_graph(
     mol = _settle_stereo(mol, names.labels, where, reading, warnings)
     if not mol.GetNumConformers():
         mol = embed(mol, where, reading.seed)
-        Chem.AssignStereochemistryFrom3D(mol)
+        assign_stereo(mol)
     places = [atom.place for atom in atoms] if atoms is not None and len(atoms) == mol.GetNumAtoms() else None
     _check_geometry(mol, names.labels, places or [where] * mol.GetNumAtoms())
     return Interpreted(mol, names, None, reason, tuple(warnings))

@@ -11,7 +11,8 @@ from itertools import combinations
 
 from rdkit import Chem
 
-from boltzgen.chemistry.embed import WAYS, conformers, has_isomer, minimised, number_of_conformers
+from boltzgen.chemistry.configuration import assign_stereo, has_isomer
+from boltzgen.chemistry.embed import WAYS, conformers, minimised, number_of_conformers
 
 N_SAMPLES = 20
 """Structures that are built with open configurations; the two of decalin come up about equally often."""
@@ -79,7 +80,7 @@ def _unstrained(mol: Chem.Mol, n: int, seed: int) -> list[tuple[float, Chem.Mol]
 def _configured(trial: Chem.Mol, number: int) -> Chem.Mol:
     """The graph with the configurations of a conformer, without coordinates."""
     isomer = Chem.Mol(trial, confId=number)
-    Chem.AssignStereochemistryFrom3D(isomer)
+    assign_stereo(isomer)
     isomer.RemoveAllConformers()
     return isomer
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rdkit import Chem
 
-from boltzgen.chemistry.embed import configurations
+from boltzgen.chemistry.configuration import FLAT, bond_volume, configurations
 from boltzgen.chemistry.isomers import drawn_isomer, only_isomer
 from boltzgen.chemistry.structure import Structure
 from boltzgen.errors import InputError
@@ -118,11 +118,7 @@ def _key(mol: Chem.Mol, info: Chem.StereoInfo) -> tuple[int, ...]:
 
 
 def _is_flat(atom: Chem.Atom) -> bool:
-    """Whether three bonds of an atom span less than a tenth of the volume of three that are at right angles."""
-    x = atom.GetOwningMol().GetConformer().GetPositions()
-    bonds = np.array([x[neighbour.GetIdx()] - x[atom.GetIdx()] for neighbour in atom.GetNeighbors()])
-    bonds /= np.linalg.norm(bonds, axis=1, keepdims=True)
-    return len(bonds) < 3 or abs(float(np.linalg.det(bonds[:3]))) < 0.1
+    return atom.GetDegree() < 3 or abs(bond_volume(atom)) < FLAT
 
 
 def _without_cip(mol: Chem.Mol, info: Chem.StereoInfo) -> str:

@@ -89,7 +89,7 @@ def test_mmcif_is_the_molecule_of_the_pdb_whatever_its_ending(ending: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    "smiles", [ASPIRIN, LACTATE, "C/C=C/C#N", "C[C@@H](F)Cl", "O=[N+]([O-])c1ccccc1", "CS(N)(=O)=O"]
+    "smiles", [ASPIRIN, LACTATE, "C/C=C/C#N", "C[C@@H](F)Cl", "O=[N+]([O-])c1ccccc1", "CS(N)(=O)=O", "C[P@](CC)CCC"]
 )
 @pytest.mark.parametrize("kind", ["sdf", "gzip", "template", "charge"])
 def test_files_and_smiles_of_a_molecule_agree(smiles: str, kind: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rdkit.Chem import rdDistGeom
 
 from boltzgen.chemistry import embed as embedding
 from boltzgen.chemistry.build import build
+from boltzgen.chemistry.configuration import assign_stereo, configurations
 from boltzgen.chemistry.graph import molecule_from_smiles
 from boltzgen.chemistry.interpret import Reading
 from boltzgen.chemistry.read import read_input
@@ -100,5 +101,5 @@ def test_large_molecules_get_fewer_conformers() -> None:
 
 def test_labels_that_would_take_forever_are_left_out() -> None:
     mol = embedding.embed(molecule_from_smiles(read_input(smiles=SETTLED["dodecahedrane"]), []), "dodecahedrane")
-    Chem.AssignStereochemistryFrom3D(mol)
-    assert embedding.configurations(mol) == {}
+    assign_stereo(mol)
+    assert configurations(mol) == {}
