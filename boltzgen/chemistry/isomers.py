@@ -14,8 +14,9 @@ from rdkit import Chem
 from boltzgen.chemistry.configuration import assign_stereo, has_isomer
 from boltzgen.chemistry.embed import WAYS, conformers, minimised, number_of_conformers
 
-N_SAMPLES = 20
-"""Structures that are built with open configurations; the two of decalin come up about equally often."""
+SAMPLING = 2
+"""How many times as many structures as conformers are built with open configurations: 20 of small molecules. The two
+configurations of decalin come up about equally often."""
 
 FLIP_ATTEMPTS = 10
 """Attempts at a structure with a given configuration; those that exist need one or two."""
@@ -39,7 +40,7 @@ def only_isomer(mol: Chem.Mol, undefined: list[Chem.StereoInfo]) -> Chem.Mol | N
     centres = [info.centeredOn for info in undefined if info.type == Chem.StereoType.Atom_Tetrahedral]
     if len(centres) < len(undefined) or len(centres) > MOST_CENTRES or not all(_is_fused(mol, i) for i in centres):
         return None
-    found = _unstrained(mol, N_SAMPLES, seed=0)
+    found = _unstrained(mol, SAMPLING * number_of_conformers(mol), seed=0)
     if not found:
         return None
     _, isomer = found[0]
