@@ -1,15 +1,17 @@
-"""Feed damaged PDB files and SMILES to the readers: each must be refused in one line, or give a molecule that is sound.
+"""Feed damaged files and SMILES to the readers: each must be refused in one line, or give a molecule that is sound.
 
-    OMP_NUM_THREADS=1 python benchmarks/fuzz_inputs.py                                   # 1,500 PDB files, 4,000 SMILES
+    OMP_NUM_THREADS=1 python benchmarks/fuzz_inputs.py                # a whole run: 6,400 inputs of five kinds
     OMP_NUM_THREADS=1 python benchmarks/fuzz_inputs.py --kind smiles --start 1000 --count 500     # a piece of them
 
 Input k of a kind depends on ``--seed`` and k alone, so that pieces add up to the whole and a failure can be repeated.
-A worker process reads and builds; it is replaced when it dies or exceeds the time limit. Outcomes:
+A worker process does what ``boltzgen prepare`` does before it fits coordinates: it reads, builds, and checks the energy
+and the strain; it is replaced when it dies or exceeds the time limit. Outcomes:
 
 exit 2, exit 3, …
     Refused with that code and one printable line.
 accepted
-    The energy is finite and at most 1,000 kJ/mol above the minimum that lies downhill, as every accepted input must.
+    The energy is finite and at most 1,000 kJ/mol above the minimum that lies downhill, as every accepted input must,
+    by a minimisation of its own.
 strained, not finite
     Accepted, and one of the two does not hold.
 crash
@@ -35,26 +37,30 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from mutations import COUNTS, make_input
+from mutations import COUNTS, Input, make_input
 
 LARGEST_STRAIN = 1000.0
 """kJ/mol above the minimum."""
 
 
-def outcome(kind: str, path: Path) -> tuple[str, str]:
+def outcome(kind: str, path: Path, given: Input) -> tuple[str, str]:
     """What becomes of one input, and why."""
     import torch
 
     from boltzgen.chemistry.build import build
+    from boltzgen.chemistry.interpret import Reading
     from boltzgen.chemistry.read import read_input
-    from boltzgen.energy import from_openmm
     from boltzgen.errors import BoltzgenError
+    from boltzgen.progress import SilentReporter
     from boltzgen.sampling.minimise import minimise
+    from boltzgen.workflow.energy import checked_energy
 
     try:
-        smiles = path.read_bytes().decode("utf-8", "surrogatepass") if kind == "smiles" else None
-        chemical = build(read_input(smiles=smiles) if smiles is not None else read_input(path))
-        potential = from_openmm(chemical.system)
+        template = read_input(smiles=given.template) if given.template else None
+        smiles = given.data.decode("utf-8", "surrogatepass") if kind == "smiles" else None
+        source = read_input(smiles=smiles) if smiles is not None else read_input(path)
+        chemical = build(source, reading=Reading(template=template, **given.flags))
+        potential = checked_energy(chemical, 0, SilentReporter()).potential
     except BoltzgenError as error:
         message = str(error).replace(str(path), "FILE")
         return (f"exit {error.exit_code}" if message.isprintable() and message else "crash"), message
@@ -68,7 +74,7 @@ def outcome(kind: str, path: Path) -> tuple[str, str]:
 
 
 def work(connection: Connection) -> None:
-    """Answer requests ``(kind, path)`` until the other side closes."""
+    """Answer requests ``(kind, path, input)`` until the other side closes."""
     import torch
 
     torch.set_num_threads(1)
@@ -76,11 +82,11 @@ def work(connection: Connection) -> None:
     connection.send("ready")
     while True:
         try:
-            kind, path = connection.recv()
+            kind, path, given = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(outcome(kind, path))
+            connection.send(outcome(kind, path, given))
         except Exception:  # a crash is what is looked for
             connection.send(("crash", traceback.format_exc()))
 
@@ -100,8 +106,8 @@ class Worker:
         other.close()
         self._connection.recv()
 
-    def judge(self, kind: str, path: Path) -> tuple[str, str]:
-        self._connection.send((kind, path))
+    def judge(self, kind: str, path: Path, given: Input) -> tuple[str, str]:
+        self._connection.send((kind, path, given))
         try:
             if self._connection.poll(self.limit):
                 return self._connection.recv()
@@ -125,25 +131,25 @@ def brief(why: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=[*COUNTS, "both"], default="both")
+    parser.add_argument("--kind", choices=[*COUNTS, "all"], default="all")
     parser.add_argument("--start", type=int, default=0, metavar="K", help="number of the first input of a kind")
-    parser.add_argument("--count", type=int, help="how many of a kind (default: 1,500 PDB files, 4,000 SMILES)")
+    parser.add_argument("--count", type=int, help="how many of a kind (default: a whole run)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds that one input may take")
     parser.add_argument("--save", type=Path, default=Path("fuzz.run"), help="folder for the inputs that fail")
     parser.add_argument("--reasons", action="store_true", help="print how often each reason was given, too")
     arguments = parser.parse_args()
     worker, failed = Worker(arguments.limit), False
-    for kind in COUNTS if arguments.kind == "both" else (arguments.kind,):
+    for kind in COUNTS if arguments.kind == "all" else (arguments.kind,):
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         end = arguments.start + (arguments.count if arguments.count is not None else COUNTS[kind])
         for k in range(arguments.start, end):
-            data = make_input(kind, arguments.seed, k)
+            given = make_input(kind, arguments.seed, k)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"input.{kind}"
-                path.write_bytes(data)
-                result, why = worker.judge(kind, path)
+                path.write_bytes(given.data)
+                result, why = worker.judge(kind, path, given)
             counts[result] += 1
             if result != "accepted":
                 reasons[f"{result}: " + re.sub(r"'[^']*'|[0-9.]+", "…", brief(why))[:110]] += 1
@@ -151,8 +157,9 @@ def main() -> None:
                 failed = True
                 arguments.save.mkdir(parents=True, exist_ok=True)
                 saved = arguments.save / f"{arguments.seed}-{k:05d}.{kind}"
-                saved.write_bytes(data)
-                saved.with_suffix(f".{kind}.txt").write_text(why, "utf-8", "backslashreplace")
+                saved.write_bytes(given.data)
+                beside = f"--smiles {given.template}, {given.flags}\n{why}"
+                saved.with_suffix(f".{kind}.txt").write_text(beside, "utf-8", "backslashreplace")
                 print(ascii(f"{kind} {k} (seed {arguments.seed}): {result}: {brief(why)}").strip("'\""), flush=True)
         print(f"{kind} {arguments.start}–{end - 1}: " + ", ".join(f"{n:,} {what}" for what, n in counts.most_common()))
         if arguments.reasons:

@@ -1,18 +1,38 @@
-"""Seeded damage to PDB files and SMILES, for ``fuzz_inputs.py``: slips of the hand, bad disks, and worse."""
+"""Seeded damage to files of molecules and SMILES, for ``fuzz_inputs.py``: slips of the hand, bad disks, and worse."""
 
 from __future__ import annotations
 
 import gzip
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 MOLECULES = Path(__file__).parents[1] / "molecules"
-COUNTS = {"pdb": 1500, "smiles": 4000}
+COUNTS = {"pdb": 1500, "smiles": 4000, "sdf": 300, "mol2": 300, "cif": 300}
+"""Kinds of input, and how many of each make a whole run; new kinds come last, as their place is part of the seed."""
+
+TEMPLATES = {
+    "ace_ala3_nme.pdb": "CC(=O)N[C@@H](C)C(=O)N[C@@H](C)C(=O)N[C@@H](C)C(=O)NC",
+    "alanine_dipeptide.pdb": "CC(=O)N[C@@H](C)C(=O)NC",
+    "aspirin.pdb": "CC(=O)Oc1ccccc1C(=O)O",
+}
+"""SMILES of the PDB files: bond orders come from there, or from the net charge, which is 0 for all of them."""
+
 Random = np.random.Generator
 Lines = list[str]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is read, the SMILES that is given beside it, and other fields of ``Reading``."""
+
+    data: bytes
+    template: str | None = None
+    flags: dict[str, Any] = field(default_factory=dict)
 
 
 def some_atom(random: Random, lines: Lines) -> int:
@@ -255,19 +275,70 @@ def damaged_smiles(random: Random, smiles: str, others: list[str]) -> str:
     return mutations[str(random.choice(list(mutations)))]()
 
 
-def make_input(kind: str, seed: int, k: int) -> bytes:
+TOKENS = [
+    *("nan", "inf", "-1", "0", "1e400", "9999999", "x", "Å", "?", ".", "C.3", "Cl", "R#", "*", "V3000"),
+    "",
+    "2 3",
+]
+
+
+def replace_token(random: Random, lines: Lines) -> Lines:
+    """Another word in the place of one of the words of a line; columns shift if it is longer."""
+    i = int(random.integers(len(lines)))
+    words = list(re.finditer(r"\S+", lines[i]))
+    if not words:
+        return lines
+    word = words[int(random.integers(len(words)))]
+    text = str(random.choice(TOKENS)).rjust(len(word[0]))
+    return [*lines[:i], lines[i][: word.start()] + text + lines[i][word.end() :], *lines[i + 1 :]]
+
+
+def move_number(random: Random, lines: Lines) -> Lines:
+    """Another value of one of the numbers of a line, in as many columns."""
+    i = int(random.integers(len(lines)))
+    numbers = list(re.finditer(r"-?\d+\.\d+", lines[i]))
+    if not numbers:
+        return lines
+    number = numbers[int(random.integers(len(numbers)))]
+    value = float(number[0]) + random.choice([0.1, 0.3, 1.0, 5.0]) * random.standard_normal()
+    text = f"{value:{len(number[0])}.4f}"[: len(number[0])]
+    return [*lines[:i], lines[i][: number.start()] + text + lines[i][number.end() :], *lines[i + 1 :]]
+
+
+TABLE_MUTATIONS = (delete_lines, duplicate_lines, swap_lines, shift_columns, replace_token, replace_token, move_number)
+"""For SDF, MOL2 and mmCIF."""
+
+
+def damaged_file(random: Random, path: Path, mutations: tuple[Callable[[Random, Lines], Lines], ...]) -> bytes:
+    content = path.read_bytes()
+    lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+    for _ in range(int(random.choice([1, 1, 2, 3]))):
+        lines = mutations[int(random.integers(len(mutations)))](random, lines) or lines
+    data = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
+    return damaged_bytes(random, data) if random.random() < 0.4 else data
+
+
+def make_input(kind: str, seed: int, k: int) -> Input:
     """Input number ``k`` of a kind; SMILES in UTF-8 with lone surrogates kept."""
     random = np.random.default_rng([seed, list(COUNTS).index(kind), k])
-    rounds = int(random.choice([1, 1, 2, 3]))
-    if kind == "pdb":
-        lines = random.choice(sorted(MOLECULES.glob("*.pdb"))).read_text().splitlines()
-        for _ in range(rounds):
-            lines = random.choice(PDB_MUTATIONS)(random, lines) or lines  # type: ignore[call-overload]  # of functions
-        data = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
-        return damaged_bytes(random, data) if random.random() < 0.4 else data
-    panel = (MOLECULES / "panel.smi").read_text() + (MOLECULES / "amino_acids.smi").read_text()
-    pool = [line.split()[0] for line in panel.splitlines()]
-    smiles = str(random.choice(pool))
-    for _ in range(rounds):
-        smiles = damaged_smiles(random, smiles, pool)
-    return smiles.encode("utf-8", "surrogatepass")
+    flags: dict[str, Any] = {"largest_fragment": bool(random.random() < 0.2)}
+    if kind == "smiles":
+        flags["stereo"] = "pick" if random.random() < 0.5 else "declared"
+        panel = (MOLECULES / "panel.smi").read_text() + (MOLECULES / "amino_acids.smi").read_text()
+        pool = [line.split()[0] for line in panel.splitlines()]
+        smiles = str(random.choice(pool))
+        for _ in range(int(random.choice([1, 1, 2, 3]))):
+            smiles = damaged_smiles(random, smiles, pool)
+        return Input(smiles.encode("utf-8", "surrogatepass"), flags=flags)
+    flags["add_hydrogens"] = bool(random.random() < 0.2)
+    endings = [f"*.{kind}", f"*.{kind}.gz"]
+    path: Path = random.choice(sorted(found for ending in endings for found in MOLECULES.glob(ending)))
+    if kind != "pdb":
+        return Input(damaged_file(random, path, TABLE_MUTATIONS), flags=flags)
+    template = TEMPLATES.get(path.name.removesuffix(".gz"))
+    # Peptides have residue templates; the bond orders of a ligand must come from somewhere.
+    sources = ["template", "charge", "none"]
+    source = random.choice(sources, p=[0.5, 0.4, 0.1] if "aspirin" in path.name else [0.1, 0.1, 0.8])
+    if source == "charge":
+        flags["charge"] = 0
+    return Input(damaged_file(random, path, PDB_MUTATIONS), template if source == "template" else None, flags)

@@ -26,6 +26,7 @@ With ``--train N`` the first N of a varied dozen go through ``boltzgen run --pre
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
 import re
@@ -54,6 +55,17 @@ DOZEN = (
 def read_panel(path: Path) -> dict[str, str]:
     """SMILES by name."""
     return {name: smiles for smiles, name in map(str.split, path.read_text().splitlines())}
+
+
+def chosen(panel: dict[str, str], names: list[str]) -> dict[str, str]:
+    """The molecules of these names; a KeyError says what a name may stand for."""
+    for name in names:
+        if name not in panel:
+            nearest = difflib.get_close_matches(name, panel, 1, cutoff=0.0)
+            raise KeyError(
+                f"--only {name}: no such molecule. Did you mean {nearest[0] if nearest else 'another file'}?"
+            )
+    return {name: panel[name] for name in names}
 
 
 def command(name: str, smiles: str, folder: Path, limit: float, *arguments: str) -> dict[str, Any]:
@@ -161,7 +173,11 @@ def main() -> None:
         panel |= {**read_panel(MOLECULES / "amino_acids.smi"), **read_panel(MOLECULES / "panel.smi")}
         panel = {name: panel[name] for name in DOZEN[: arguments.train]}
     if arguments.only:
-        panel = {name: panel[name] for name in arguments.only}
+        try:
+            panel = chosen(panel, arguments.only)
+        except KeyError as error:
+            parser.error(error.args[0])
+    arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.train:
         rows = train_all(panel, arguments.output, arguments.limit)
         good = all(row["good"] for row in rows)

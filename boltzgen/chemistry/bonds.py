@@ -10,6 +10,7 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from rdkit.Geometry import Point3D
 from rdkit.rdBase import BlockLogs
 
+from boltzgen.chemistry.configuration import assign_stereo
 from boltzgen.chemistry.graph import check_molecule, with_hydrogens
 from boltzgen.chemistry.read import printable
 from boltzgen.chemistry.records import AtomRecord
@@ -38,7 +39,8 @@ def molecule_from_template(
         raise InputError(f"{where}: no hydrogens. Add them, for example with --add-hydrogens.")
     wanted = Chem.RemoveHs(template) if missing_hydrogens else template
     match = _graph(skeleton).GetSubstructMatch(_graph(wanted))
-    if len(match) != skeleton.GetNumAtoms():
+    # The match is of a part: without a count of the bonds, atoms that touch by mistake would be bonded.
+    if len(match) != skeleton.GetNumAtoms() or skeleton.GetNumBonds() != wanted.GetNumBonds():
         raise InputError(
             f"{where}: the atoms are not those of --smiles: {CalcMolFormula(skeleton)} with the bonds that the "
             f"distances say, instead of {CalcMolFormula(wanted)}. Correct one of them."
@@ -56,7 +58,7 @@ def molecule_from_template(
         mol.GetBondBetweenAtoms(i, j).SetBondType(bond.GetBondType())
     Chem.SanitizeMol(mol)
     complete = with_hydrogens(mol.GetMol(), warnings) if missing_hydrogens else mol.GetMol()
-    Chem.AssignStereochemistryFrom3D(complete)
+    assign_stereo(complete)
     _check_configuration(complete, template, where)
     return complete
 
@@ -88,7 +90,7 @@ def molecule_from_charge(atoms: Sequence[AtomRecord], charge: int, where: str) -
     check_molecule(mol, where)
     if Chem.GetFormalCharge(mol) != charge:
         raise InputError(f"{where}: the bond orders give the charge {Chem.GetFormalCharge(mol):+d}. {advice}")
-    Chem.AssignStereochemistryFrom3D(mol)
+    assign_stereo(mol)
     return mol
 
 

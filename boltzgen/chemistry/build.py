@@ -20,6 +20,7 @@ import rdkit
 from openmm import app
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+from rdkit.rdBase import BlockLogs
 
 from boltzgen.chemistry.external import SystemFile, load_system
 from boltzgen.chemistry.forcefield import (
@@ -115,7 +116,14 @@ def build(
         If the force field needs a toolkit that is not installed.
     """
     force_field, solvent = force_field_name(force_field), solvent_name(solvent)
-    given = interpret(source, reading or Reading())
+    with BlockLogs():  # what RDKit would print is in the errors and warnings, or is nothing to a user
+        return _build(source, force_field, solvent, reading or Reading(), system_file)
+
+
+def _build(
+    source: InputSource, force_field: str, solvent: str, reading: Reading, system_file: SystemFile | None
+) -> ChemicalSystem:
+    given = interpret(source, reading)
     topology = _topology(given)
     if system_file is not None:
         if (force_field, solvent) != (AUTOMATIC, AUTOMATIC):

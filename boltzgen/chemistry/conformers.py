@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom, rdMolAlign
-from rdkit.rdBase import BlockLogs
+from rdkit.Chem import rdMolAlign
 
-from boltzgen.chemistry.embed import MAX_ATTEMPTS, PREFERENCES
+from boltzgen.chemistry.embed import WAYS, Way, conformers
 from boltzgen.chemistry.images import FLAT, bare_graph, find_exchanges, graph_of, handedness, like_reference
 from boltzgen.molecule import Molecule
 
@@ -50,29 +49,16 @@ class ConformerSearch:
         The same for equal seeds.
         """
         found = np.empty((0, self._n_atoms, 3))
-        for random_start, knowledge in PREFERENCES:
+        for way in WAYS:
             missing = n - len(found)
-            if missing == 0 or (len(found) and not knowledge):
+            if missing == 0 or (len(found) and not (way.torsions and way.stereo)):
                 break
-            found = np.concatenate([found, self._attempt(missing, seed, random_start, knowledge)])
+            found = np.concatenate([found, self._attempt(missing, seed, way)])
         return found
 
-    def _attempt(self, n: int, seed: int, random_start: bool, knowledge: bool) -> np.ndarray:
-        parameters = rdDistGeom.ETKDGv3()
-        settings = {
-            "randomSeed": seed + 1,  # RDKit reads −1 as no seed
-            "maxIterations": MAX_ATTEMPTS,
-            "useRandomCoords": random_start,
-            "useExpTorsionAnglePrefs": knowledge,
-            "useBasicKnowledge": knowledge,
-            "forceTransAmides": not _has_cis_amide(self._mol, self._reference),
-        }
-        for name, value in settings.items():
-            setattr(parameters, name, value)
-        trial = Chem.Mol(self._mol)
-        trial.RemoveAllConformers()  # the reference is none of what was found
-        with BlockLogs():
-            rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
+    def _attempt(self, n: int, seed: int, way: Way) -> np.ndarray:
+        trans_amides = not _has_cis_amide(self._mol, self._reference)
+        trial = conformers(self._mol, n, seed, way, trans_amides=trans_amides)
         found = np.array([conformer.GetPositions() / 10.0 for conformer in trial.GetConformers()])
         x = self.relabelled(found.reshape(-1, self._n_atoms, 3))
         return x[self.has_stereo(x)]

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdCIPLabeler, rdDistGeom, rdForceFieldHelpers
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 from rdkit.rdBase import BlockLogs
 
+from boltzgen.chemistry.configuration import has_declared_stereo
 from boltzgen.chemistry.structure import check_geometry
 from boltzgen.errors import InputError, UnsupportedError
 
 N_CONFORMERS = 10
-MAX_ATTEMPTS = 30
+MANY_ATOMS = 100
+"""Up to here ten conformers are made; beyond, fewer: the time of each grows with the square of the atoms."""
 
-PREFERENCES = ((False, True), (True, True), (True, False))
-"""What is tried in turn: whether to start at random, and whether torsions are known. Strained rings, such as those
-with an alkyne, need the last: distances alone."""
+MAX_ATTEMPTS = 30
+TIME_LIMIT = 10
+"""Attempts, and seconds, that the first conformer may take in each way of embedding; later ones are as quick."""
+
+MAX_STEPS = 500
+"""Of the minimisation, which only tells good conformers from bad ones."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of embedding: whether to start at random, and whether torsions and configurations are told."""
+
+    random_start: bool = False
+    torsions: bool = True
+    stereo: bool = True
+
+
+WAYS = (Way(), Way(random_start=True), Way(random_start=True, torsions=False), Way(stereo=False))
+"""What is tried in turn. Strained rings, such as those with an alkyne, need the third: distances alone. The smallest
+cages, such as bicyclobutane, need the last: their bridgeheads look flat to the embedding, and stereo is seen after."""
 
 
 def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
-    """Return the molecule with one conformer, the lowest in MMFF94s of ten from ETKDG, its stereo as declared.
+    """Return the molecule with one conformer, the lowest in MMFF94s of some from ETKDG, its stereo as declared.
 
     Reproducible for equal seeds. Source: ETKDGv3, Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).
 
@@ -28,22 +50,9 @@ def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
     UnsupportedError
         If no structure with the declared stereo is found.
     """
-    for random_start, knowledge in PREFERENCES:
-        trial = Chem.Mol(mol)
-        with BlockLogs():  # it complains about charged nitrogens, which the embedding handles well
-            rdDistGeom.EmbedMultipleConfs(
-                trial,
-                numConfs=N_CONFORMERS,
-                maxAttempts=MAX_ATTEMPTS,
-                randomSeed=seed + 1,  # RDKit reads −1 as no seed
-                useMacrocycleTorsions=True,
-                ETversion=2,
-                useRandomCoords=random_start,
-                useExpTorsionAnglePrefs=knowledge,
-                useBasicKnowledge=knowledge,
-            )
-            energies = _minimised(trial)
-        for _, number in sorted(energies):
+    for way in WAYS:
+        trial = conformers(mol, number_of_conformers(mol), seed, way)
+        for _, number in sorted(minimised(trial)):
             found = Chem.Mol(mol)
             found.RemoveAllConformers()
             found.AddConformer(trial.GetConformer(number), assignId=True)
@@ -52,26 +61,28 @@ def embed(mol: Chem.Mol, where: str, seed: int = 0) -> Chem.Mol:
     raise UnsupportedError(f"{where}: no 3D structure was found by embedding. Give a file with coordinates.")
 
 
-def has_declared_stereo(embedded: Chem.Mol, declared: Chem.Mol) -> bool:
-    """Whether the coordinates have the configurations that the graph declares."""
-    actual = Chem.Mol(embedded)
-    Chem.AssignStereochemistryFrom3D(actual)
-    wanted = configurations(declared)
-    return all(configurations(actual).get(key) == code for key, code in wanted.items())
+def number_of_conformers(mol: Chem.Mol) -> int:
+    """Return how many conformers are made of a molecule with all hydrogens."""
+    return max(2, round(N_CONFORMERS * min(1.0, (MANY_ATOMS / mol.GetNumAtoms()) ** 2)))
 
 
-def configurations(mol: Chem.Mol) -> dict[tuple[int, ...], str]:
-    """Return the CIP code of every atom ``(i,)`` and double bond ``(i, j)`` that has one."""
-    labelled = Chem.Mol(mol)
-    rdCIPLabeler.AssignCIPLabels(labelled)
-    codes: dict[tuple[int, ...], str] = {
-        (atom.GetIdx(),): atom.GetProp("_CIPCode") for atom in labelled.GetAtoms() if atom.HasProp("_CIPCode")
-    }
-    for bond in labelled.GetBonds():
-        if bond.HasProp("_CIPCode"):
-            i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
-            codes[i, j] = bond.GetProp("_CIPCode")
-    return codes
+def conformers(
+    mol: Chem.Mol, n: int, seed: int, way: Way = Way(), attempts: int = MAX_ATTEMPTS, *, trans_amides: bool = True
+) -> Chem.Mol:
+    """Return the molecule with at most ``n`` conformers, none if the first is not found within the limits."""
+    parameters: Any = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = seed + 1  # RDKit reads −1 as no seed
+    parameters.useRandomCoords = way.random_start
+    parameters.useExpTorsionAnglePrefs = parameters.useBasicKnowledge = way.torsions
+    parameters.enforceChirality = way.stereo
+    parameters.forceTransAmides = trans_amides
+    parameters.maxIterations, parameters.timeout = attempts, TIME_LIMIT
+    trial = Chem.Mol(mol)
+    trial.RemoveAllConformers()
+    with BlockLogs():  # it complains about charged nitrogens, which the embedding handles well
+        if rdDistGeom.EmbedMultipleConfs(trial, 1, parameters) and n > 1:
+            rdDistGeom.EmbedMultipleConfs(trial, n, parameters)
+    return trial
 
 
 def is_sound(mol: Chem.Mol) -> bool:
@@ -90,10 +101,10 @@ def positions_of(mol: Chem.Mol) -> np.ndarray:
     return mol.GetConformer().GetPositions() / 10.0
 
 
-def _minimised(mol: Chem.Mol) -> list[tuple[float, int]]:
-    """MMFF94s energies and numbers of the conformers, minimised in place; energy 0 where there are no parameters."""
+def minimised(mol: Chem.Mol) -> list[tuple[float, int]]:
+    """Minimise the conformers in place; return MMFF94s energies, kcal/mol, and numbers: 0 without parameters."""
     numbers = [conformer.GetId() for conformer in mol.GetConformers()]
     if not numbers or not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
         return [(0.0, number) for number in numbers]
-    results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=2000, mmffVariant="MMFF94s")
+    results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=MAX_STEPS, mmffVariant="MMFF94s")
     return [(energy, number) for number, (_, energy) in zip(numbers, results, strict=True)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 from rdkit.rdBase import BlockLogs
 
+from boltzgen.chemistry.configuration import assign_stereo
 from boltzgen.chemistry.read import InputSource, printable
 from boltzgen.chemistry.structure import check_size
 from boltzgen.errors import InputError, UnsupportedError
@@ -77,7 +79,7 @@ def molecule_from_file(
         mol = with_hydrogens(mol, warnings)
     check_size(mol.GetNumAtoms(), where)
     if is_3d:
-        Chem.AssignStereochemistryFrom3D(mol)
+        assign_stereo(mol)
     else:
         Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
@@ -157,11 +159,12 @@ def _unsupported_atom(atom: Chem.Atom) -> str | None:
 
 
 def _one_block(source: InputSource, model: int | None) -> str:
+    text = re.sub(r"\r\n?", "\n", source.text)  # RDKit knows nothing of the line ends of old Macs
     if source.kind == "mol2":
-        starts = [match.start() for match in re.finditer(r"^@<TRIPOS>MOLECULE", source.text, re.MULTILINE)]
-        blocks = [source.text[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        starts = [match.start() for match in re.finditer(r"^@<TRIPOS>MOLECULE", text, re.MULTILINE)]
+        blocks = [text[a:b] for a, b in pairwise([*starts, len(text)])]
     else:
-        blocks = re.split(r"^\$\$\$\$.*\n?", source.text, flags=re.MULTILINE)
+        blocks = re.split(r"^\$\$\$\$.*\n?", text, flags=re.MULTILINE)
         blocks = [block for block in blocks if block.strip()]
     if not blocks:
         raise InputError(f"{source.where}: no molecule in the file. Write it again.")

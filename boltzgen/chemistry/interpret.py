@@ -10,6 +10,7 @@ import numpy as np
 from rdkit import Chem
 
 from boltzgen.chemistry.bonds import molecule_from_charge, molecule_from_template
+from boltzgen.chemistry.configuration import assign_stereo
 from boltzgen.chemistry.embed import embed, positions_of
 from boltzgen.chemistry.graph import molecule_from_file, molecule_from_smiles
 from boltzgen.chemistry.hydrogens import complete_peptide
@@ -19,7 +20,7 @@ from boltzgen.chemistry.peptides import NotAPeptide, place_peptide, split_peptid
 from boltzgen.chemistry.read import InputSource
 from boltzgen.chemistry.records import AtomRecord, largest_component, read_records
 from boltzgen.chemistry.residues import load_residues
-from boltzgen.chemistry.stereo import pick_stereo, require_stereo, undefined_stereo
+from boltzgen.chemistry.stereo import settle_stereo
 from boltzgen.chemistry.structure import Structure, check_geometry
 from boltzgen.errors import InputError, UnsupportedError
 
@@ -169,26 +170,17 @@ def _from_graph(
     mol = _settle_stereo(mol, names.labels, where, reading, warnings)
     if not mol.GetNumConformers():
         mol = embed(mol, where, reading.seed)
-        Chem.AssignStereochemistryFrom3D(mol)
+        assign_stereo(mol)
     places = [atom.place for atom in atoms] if atoms is not None and len(atoms) == mol.GetNumAtoms() else None
     _check_geometry(mol, names.labels, places or [where] * mol.GetNumAtoms())
     return Interpreted(mol, names, None, reason, tuple(warnings))
 
 
 def _settle_stereo(mol: Chem.Mol, labels: Sequence[str], where: str, reading: Reading, warnings: list[str]) -> Chem.Mol:
-    """Refuse or pick what a graph without coordinates leaves open; coordinates leave nothing open."""
+    """See to what a graph without coordinates leaves open; coordinates leave nothing open."""
     if mol.GetNumConformers():
         return mol
-    if reading.stereo == "declared":
-        require_stereo(mol, labels, where)
-        return mol
-    undefined = undefined_stereo(mol, labels)
-    if not undefined:
-        return mol
-    picked = pick_stereo(mol, reading.seed)
-    smiles = Chem.MolToSmiles(Chem.RemoveHs(picked))
-    warnings.append(f"stereo picked with seed {reading.seed} for {', '.join(undefined)}: {smiles}")
-    return picked
+    return settle_stereo(mol, labels, where, warnings, pick=reading.stereo == "pick", seed=reading.seed)
 
 
 def _check_geometry(mol: Chem.Mol, labels: Sequence[str], places: Sequence[str]) -> None:

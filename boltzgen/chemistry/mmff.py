@@ -99,8 +99,8 @@ def _check(mol: Chem.Mol) -> None:
 def _check_charge(total: float, formal: int, variant: str) -> None:
     if abs(total - formal) > 1e-6:
         raise UnsupportedError(
-            f"the {variant} charges add up to {total:+.3f}, the formal charges to {formal:+d}: RDKit mistypes an atom. "
-            "Choose another force field."
+            f"the {variant} charges add up to {round(total, 3) + 0.0:+.3f}, the formal charges to {formal:+d}: "
+            "RDKit mistypes an atom. Choose another force field."
         )
 
 

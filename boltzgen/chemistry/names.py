@@ -55,19 +55,30 @@ def names_of_molecule(mol: Chem.Mol) -> Names:
 
 
 def names_of_records(records: Sequence[AtomRecord], mol: Chem.Mol) -> Names:
-    """Return the names of a PDB or mmCIF file; added hydrogens, last in ``mol``, belong to what they sit on."""
+    """Return the names of a PDB or mmCIF file; added hydrogens, last in ``mol``, belong to what they sit on.
+
+    All is one residue where atoms of several are mixed, as they are if hydrogens were added: formats know no other way.
+    """
     keys: dict[tuple[str, str, str], int] = {}
     residue_of_atom = [keys.setdefault((a.chain, a.residue_id, a.residue_name), len(keys)) for a in records]
     for atom in list(mol.GetAtoms())[len(records) :]:
         residue_of_atom.append(residue_of_atom[atom.GetNeighbors()[0].GetIdx()])
+    residues = tuple((_residue_name(name), _number(text, index + 1)) for index, (_, text, name) in enumerate(keys))
+    if residue_of_atom != sorted(residue_of_atom):
+        residues, residue_of_atom = ((LIGAND, 1),), [0] * mol.GetNumAtoms()
     given = [atom.name for atom in records] + _numbered(mol)[len(records) :]
     pairs = list(zip(residue_of_atom, given, strict=True))
     fit = len(set(pairs)) == len(pairs) and all(_PDB_NAME.fullmatch(name) for name in given)
-    residues = tuple(
-        (re.sub(r"[^\w+-]", "_", name[:3], flags=re.ASCII), int(number) if number.lstrip("-").isdigit() else index + 1)
-        for index, (_, number, name) in enumerate(keys)
-    )
     return Names(tuple(given if fit else _numbered(mol)), residues, tuple(residue_of_atom))
+
+
+def _residue_name(given: str) -> str:
+    return re.sub(r"[^\w+-]", "_", given[:3], flags=re.ASCII)
+
+
+def _number(text: str, otherwise: int) -> int:
+    """A residue number, if it is one that fits a PDB file."""
+    return int(text) if re.fullmatch(r"-?\d{1,3}|\d{4}", text, re.ASCII) else otherwise
 
 
 def peptide_torsions(structure: Structure) -> Torsions:

@@ -15,7 +15,8 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from rdkit.Chem.rdMolTransforms import GetDihedralRad, SetDihedralRad
 from rdkit.rdBase import BlockLogs
 
-from boltzgen.chemistry.embed import has_declared_stereo, is_sound, positions_of
+from boltzgen.chemistry.configuration import has_declared_stereo
+from boltzgen.chemistry.embed import is_sound, positions_of
 from boltzgen.chemistry.read import printable
 from boltzgen.chemistry.residues import C_CAPS, N_CAPS, Residue
 from boltzgen.chemistry.structure import PlacedResidue, Structure

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers, StereoEnumerationOptions
 
-from boltzgen.chemistry.embed import configurations
+from boltzgen.chemistry.configuration import FLAT, bond_volume, configurations
+from boltzgen.chemistry.isomers import drawn_isomer, only_isomer
 from boltzgen.chemistry.structure import Structure
 from boltzgen.errors import InputError
 
-MOST_ISOMERS = 64
-"""Configurations that are compared to see whether they are one molecule."""
 
+def settle_stereo(
+    mol: Chem.Mol, labels: Sequence[str], where: str, warnings: list[str], *, pick: bool, seed: int
+) -> Chem.Mol:
+    """Return the molecule, which has no coordinates, with all configurations set.
 
-def require_stereo(mol: Chem.Mol, labels: Sequence[str], where: str) -> None:
-    """Raise InputError, naming all of them, if the graph leaves stereocentres or double bonds undefined."""
-    undefined = undefined_stereo(mol, labels)
-    if undefined:
+    What is open is set where rings leave a single choice, or drawn with the seed and told in ``warnings`` if ``pick``.
+
+    Raises
+    ------
+    InputError
+        If stereocentres or double bonds are undefined, naming all of them, or none of the choices can be embedded.
+    """
+    undefined = [info for info in _potential(mol) if info.specified != Chem.StereoSpecified.Specified]
+    if not undefined:
+        return mol
+    settled = only_isomer(mol, undefined)
+    if settled is not None:
+        return settled
+    names = ", ".join(_name(mol, info, labels) for info in undefined)
+    if not pick:
         raise InputError(
-            f"{where}: undefined stereocentre {', '.join(undefined)}. "
+            f"{where}: undefined stereocentre {names}. "
             "Say which with @ or @@ (of double bonds with / and \\) in the SMILES, or take one by --stereo pick."
         )
-
-
-def undefined_stereo(mol: Chem.Mol, labels: Sequence[str]) -> list[str]:
-    """Return what messages call the stereocentres and double bonds whose configuration is open.
-
-    None where all configurations are one molecule: those of adamantane, cubane and quinuclidine depend on each other.
-    """
-    names = [name for name, info in _potential(mol, labels) if info.specified != Chem.StereoSpecified.Specified]
-    return names if names and _has_isomers(mol) else []
-
-
-def _has_isomers(mol: Chem.Mol) -> bool:
-    options = StereoEnumerationOptions(onlyUnassigned=True, unique=True, maxIsomers=MOST_ISOMERS)
-    isomers = EnumerateStereoisomers(Chem.RemoveHs(mol), options)
-    return next(isomers, None) is not None and next(isomers, None) is not None
-
-
-def pick_stereo(mol: Chem.Mol, seed: int) -> Chem.Mol:
-    """Return one stereoisomer that can be embedded, drawn among the open configurations with the seed."""
-    options = StereoEnumerationOptions(onlyUnassigned=True, tryEmbedding=True, maxIsomers=1, rand=random.Random(seed))
-    picked = next(iter(EnumerateStereoisomers(mol, options)), None)
+    picked = drawn_isomer(mol, seed)
     if picked is None:
-        raise InputError("no stereoisomer of the molecule can be embedded. Declare the stereo in the input.")
-    Chem.AssignStereochemistry(picked, cleanIt=True, force=True)
+        raise InputError(f"{where}: no stereoisomer of the molecule can be embedded. Declare the stereo in the input.")
+    warnings.append(f"stereo picked with seed {seed} for {names}: {Chem.MolToSmiles(Chem.RemoveHs(picked))}")
     return picked
 
 
@@ -62,7 +54,8 @@ def stereo_labels(mol: Chem.Mol, labels: Sequence[str], where: str) -> dict[str,
     """
     codes = configurations(mol)
     found = {}
-    for name, info in _potential(mol, labels):
+    for info in _potential(mol):
+        name = _name(mol, info, labels)
         if info.specified == Chem.StereoSpecified.Specified:
             found[name] = codes.get(_key(mol, info)) or _without_cip(mol, info)
         elif info.type == Chem.StereoType.Atom_Tetrahedral and _is_flat(mol.GetAtomWithIdx(info.centeredOn)):
@@ -97,15 +90,23 @@ def alpha_handedness(structure: Structure, residue: int) -> str:
     return "L" if float(np.dot(n - ca, np.cross(c - ca, cb - ca))) > 0 else "D"
 
 
-def _potential(mol: Chem.Mol, labels: Sequence[str]) -> Iterator[tuple[str, Chem.StereoInfo]]:
+def _potential(mol: Chem.Mol) -> Iterator[Chem.StereoInfo]:
     for info in Chem.FindPotentialStereo(Chem.Mol(mol), cleanIt=True):
         if info.type == Chem.StereoType.Atom_Tetrahedral:
-            yield labels[info.centeredOn], info
+            yield info
         elif info.type == Chem.StereoType.Bond_Double:
             bond = mol.GetBondWithIdx(info.centeredOn)
             # RDKit lists the bonds of allenes, whose ends are at right angles: there is no cis or trans.
             if not any(_is_cumulated(atom) for atom in (bond.GetBeginAtom(), bond.GetEndAtom())):
-                yield f"{labels[bond.GetBeginAtomIdx()]}={labels[bond.GetEndAtomIdx()]}", info
+                yield info
+
+
+def _name(mol: Chem.Mol, info: Chem.StereoInfo, labels: Sequence[str]) -> str:
+    """What messages call a stereocentre or double bond."""
+    if info.type == Chem.StereoType.Atom_Tetrahedral:
+        return labels[info.centeredOn]
+    bond = mol.GetBondWithIdx(info.centeredOn)
+    return f"{labels[bond.GetBeginAtomIdx()]}={labels[bond.GetEndAtomIdx()]}"
 
 
 def _key(mol: Chem.Mol, info: Chem.StereoInfo) -> tuple[int, ...]:
@@ -117,11 +118,7 @@ def _key(mol: Chem.Mol, info: Chem.StereoInfo) -> tuple[int, ...]:
 
 
 def _is_flat(atom: Chem.Atom) -> bool:
-    """Whether three bonds of an atom span less than a tenth of the volume of three that are at right angles."""
-    x = atom.GetOwningMol().GetConformer().GetPositions()
-    bonds = np.array([x[neighbour.GetIdx()] - x[atom.GetIdx()] for neighbour in atom.GetNeighbors()])
-    bonds /= np.linalg.norm(bonds, axis=1, keepdims=True)
-    return len(bonds) < 3 or abs(float(np.linalg.det(bonds[:3]))) < 0.1
+    return atom.GetDegree() < 3 or abs(bond_volume(atom)) < FLAT
 
 
 def _without_cip(mol: Chem.Mol, info: Chem.StereoInfo) -> str:

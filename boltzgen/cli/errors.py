@@ -64,6 +64,11 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}. Free space, or choose another place with -o.", 6
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return (
+            f"{str(error.filename)[:60]}…: too long for a file name. Give a shorter path, or a SMILES as --smiles.",
+            2,
+        )
     return f"unexpected {type(error).__name__}: {error}. This is a bug: please report it.", 1
 
 

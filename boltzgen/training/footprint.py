@@ -33,9 +33,7 @@ def training_memory(target: Target, architecture: Architecture, device: torch.de
     few, more = (_saved_bytes(generator, single, n) for n in _PROBES)
     of_one = (more - few) / (_PROBES[1] - _PROBES[0])
     weights = sum(p.numel() * p.element_size() for p in generator.parameters())
-    replay = (
-        2 * 4 * REPLAY_CAPACITY * (architecture.n_torsions + 4)
-    )  # twice, for the pool; a label is two words
+    replay = 2 * 4 * REPLAY_CAPACITY * (architecture.n_torsions + 4)  # twice, for the pool; a label is two words
     return int(BACKWARD * of_one * batch + COPIES_OF_WEIGHTS * weights + replay)
 
 

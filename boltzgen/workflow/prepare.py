@@ -11,7 +11,7 @@ import torch
 
 from boltzgen.config import Config, PrepareConfig
 from boltzgen.constants import thermal_energy
-from boltzgen.errors import ConflictError, InputError
+from boltzgen.errors import ConflictError
 from boltzgen.storage.atomic import atomic_write
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import write_pdb
@@ -20,6 +20,7 @@ from boltzgen.target import Target
 from boltzgen.training.objectives import PAIR_SOFTENING
 from boltzgen.workflow.conformers import search_conformers
 from boltzgen.workflow.coordinates_check import CoordinatesCheck, check_coordinates
+from boltzgen.workflow.energy import CheckedEnergy, checked_energy
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
 from boltzgen.workflow.summary import prepare_text
 
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
     from boltzgen.coordinates.fitting import Fitted
     from boltzgen.coordinates.molecular import MolecularCoordinates
     from boltzgen.energy.parity import Parity
-    from boltzgen.energy.potential import PotentialEnergy
-
-STRAIN_LIMIT = 1000.0
-"""How far a structure may lie above the minimum next to it, kJ/mol."""
-
-
-@dataclass(frozen=True)
-class _Energy:
-    """A converted energy, how well it agrees with OpenMM, and what the checks cost."""
-
-    potential: PotentialEnergy
-    parity: Parity
-    n_energies: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,7 @@ def prepare(
     chemical = request.build()
     for warning in chemical.warnings:
         context.reporter.warn(warning)
-    energy = _convert(chemical, config.seed, context)
+    energy = checked_energy(chemical, config.seed, context.reporter)
     with writing(stage.directory):
         context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
         prepared = _fit(chemical, energy, config.prepare, config.seed)
@@ -155,25 +143,7 @@ def is_prepared(stage: Stage, keep_same: bool) -> bool:
         raise
 
 
-def _convert(chemical: ChemicalSystem, seed: int, context: Context) -> _Energy:
-    """Convert the energy, see that the structure can have it, and check it against OpenMM."""
-    from boltzgen.energy import OpenMMEnergy, from_openmm
-    from boltzgen.energy.parity import check_parity
-
-    potential = from_openmm(chemical.system, fallback=True)
-    if any(isinstance(term, OpenMMEnergy) for term in potential.terms):
-        context.reporter.warn("OpenMM itself evaluates the forces that cannot be converted, one sample at a time: slow")
-    n_energies = _check_strain(potential, chemical)
-    parity = check_parity(chemical.system, potential, chemical.positions, seed=seed)
-    if not parity.agrees:
-        raise InputError(
-            f"the converted energy deviates from OpenMM by {parity.energy:.3g} kJ/mol and "
-            f"{parity.force:.3g} kJ/mol/nm. Please report this molecule."
-        )
-    return _Energy(potential, parity, n_energies)
-
-
-def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, seed: int) -> _Prepared:
+def _fit(chemical: ChemicalSystem, energy: CheckedEnergy, settings: PrepareConfig, seed: int) -> _Prepared:
     """Fit the coordinates."""
     from boltzgen.coordinates.fitting import fit_coordinates
     from boltzgen.coordinates.zmatrix import build_zmatrix
@@ -201,28 +171,6 @@ def _fit(chemical: ChemicalSystem, energy: _Energy, settings: PrepareConfig, see
     )
     target = Target(molecule, potential, fitted.coordinates, settings.temperature)
     return _Prepared(target, energy.parity, fitted, n_energies)
-
-
-def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
-    """Refuse a structure that no molecule has, naming the atom with the largest force; returns the energies spent."""
-    from boltzgen.sampling.minimise import minimise
-
-    where, start = chemical.source.where, torch.as_tensor(chemical.positions)[..., None]
-    energy, gradient = potential.evaluate(start)
-    if not bool(torch.isfinite(energy).all()):
-        raise InputError(f"{where}: the energy of the structure is not finite. Check its coordinates.")
-    minimum = minimise(potential, start, tolerance=100.0, max_steps=500)
-    strain = (energy - minimum.energy).item()
-    if strain > STRAIN_LIMIT:
-        worst = int(gradient.square().sum(dim=1)[:, 0].argmax())
-        molecule = chemical.molecule
-        residue = molecule.residue_of_atom[worst]
-        label = f"{molecule.atom_names[worst]} of {molecule.residue_names[residue]}{molecule.residue_numbers[residue]}"
-        raise InputError(
-            f"{where}: the structure lies {strain:,.0f} kJ/mol above the minimum next to it; the force is largest on "
-            f"{label}. Correct its coordinates."
-        )
-    return minimum.n_steps + 2
 
 
 def _store(stage: Stage, chemical: ChemicalSystem, prepared: _Prepared, check: CoordinatesCheck) -> StageResult:

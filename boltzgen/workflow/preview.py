@@ -15,8 +15,9 @@ from boltzgen.storage.runs import RunDirectory
 from boltzgen.target import Target
 from boltzgen.training.footprint import training_memory
 from boltzgen.training.objectives import PAIR_SOFTENING
+from boltzgen.workflow.energy import checked_energy
 from boltzgen.workflow.load import available_cores, load_target, resolve_device
-from boltzgen.workflow.prepare import _convert, describe, is_prepared, open_request
+from boltzgen.workflow.prepare import describe, is_prepared, open_request
 from boltzgen.workflow.stage import Context, StageResult, Summary, stored_summary
 from boltzgen.workflow.summary import preview_text
 from boltzgen.workflow.train import energy_budget, train_stage
@@ -80,7 +81,7 @@ def _unfitted_target(chemical: ChemicalSystem, config: Config, context: Context)
     from boltzgen.coordinates.zmatrix import build_zmatrix
 
     molecule, temperature = chemical.molecule, config.prepare.temperature
-    potential = _convert(chemical, config.seed, context).potential
+    potential = checked_energy(chemical, config.seed, context.reporter).potential
     kT = thermal_energy(temperature)
     zmatrix = build_zmatrix(molecule.atomic_numbers, molecule.bonds, molecule.rigid_bonds, chemical.positions)
     chart = unfitted_chart(

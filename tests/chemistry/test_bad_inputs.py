@@ -10,7 +10,7 @@ import openmm
 import pytest
 from openmm import app
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom
+from rdkit.Chem import rdDistGeom, rdMolTransforms
 
 from boltzgen.chemistry import read
 from boltzgen.chemistry.build import build
@@ -85,6 +85,15 @@ LIGAND = "".join(
 )
 BARE = "\n".join(line for line in LIGAND.splitlines() if line[76:78] != " H")
 
+
+def narrow_dichloromethane() -> str:
+    """Dichloromethane whose chlorines lie within the distance of a bond."""
+    mol = Chem.AddHs(Chem.MolFromSmiles("ClCCl"))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+    rdMolTransforms.SetAngleDeg(mol.GetConformer(), 0, 1, 2, 80.0)
+    return Chem.MolToPDBBlock(mol)
+
+
 BAD_PDB = {
     "empty": ("", 2, "is empty"),
     "no_atoms": ("REMARK nothing\nEND\n", 2, "no ATOM records"),
@@ -97,6 +106,12 @@ BAD_PDB = {
     "wrong_charge": (ALANINE, 2, "--charge says +1", Reading(charge=1)),
     "other_smiles": (ALANINE, 2, "not those of --smiles", Reading(template=read_input(smiles="CCO"))),
     "mirror_smiles": (ALANINE, 2, "another configuration", Reading(template=read_input(smiles=D_ALANINE))),
+    "ligand_that_touches_itself": (
+        narrow_dichloromethane(),
+        2,
+        "not those of --smiles",
+        Reading(template=read_input(smiles="ClCCl")),
+    ),
     "ligand_without_bonds": (LIGAND, 3, "--smiles or its net charge as --charge"),
     "ligand_without_hydrogens": (BARE, 2, "no hydrogens. Give the molecule as --smiles", Reading(charge=0)),
     "ligand_of_another_charge": (LIGAND, 2, "no bond orders fit the charge", Reading(charge=3)),
@@ -191,6 +206,7 @@ BAD_FILES = {
     "sdf_query": (Chem.MolToMolBlock(Chem.MolFromSmiles("C*")), 3, "dummy atom"),
     "sdf_drawing": (Chem.MolToMolBlock(Chem.MolFromSmiles("CC(F)Cl")), 2, "undefined stereocentre C2"),
     "mol2_cut": (MOL2[:200], 2, "damaged MOL2 block"),
+    "mol2_without_molecule": (MOL2.replace("@<TRIPOS>MOLECULE", "@<TRIPOS>COMMENT"), 2, "no molecule in the file"),
     "mol2_several": (MOL2 * 2, 2, "2 molecules"),
     "prose": ("This is not a molecule.\n", 2, "of no other known kind"),
     "html": ("<html>\n<body>404</body>\n</html>\n", 2, "of no other known kind"),
@@ -293,6 +309,11 @@ def test_smi_file_with_more_than_one_molecule_is_refused(case: str, tmp_path: Pa
     with pytest.raises(BoltzgenError) as caught:
         read_input(path)
     assert_one_line(caught, code, message)
+
+
+def test_rdkit_prints_nothing_beside_the_error(capfd: pytest.CaptureFixture[str]) -> None:
+    refused(None, "[C@SP1](F)(Cl)(Br)I", ("", 2, "undefined stereocentre C1"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_missing_file_folder_and_no_input_are_bad_usage(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_order_of_atoms_is_that_of_the_record_and_not_of_the_smiles(dipeptid
 
 def test_a_molecule_that_cannot_be_embedded_gives_no_conformers(monkeypatch):
     chemical = built("CCO")
-    monkeypatch.setattr("boltzgen.chemistry.conformers.rdDistGeom.EmbedMultipleConfs", lambda *_: [])
+    monkeypatch.setattr("boltzgen.chemistry.embed.rdDistGeom.EmbedMultipleConfs", lambda *_: [])
     assert embed_conformers(chemical.molecule, chemical.positions, 3, 0).shape == (0, 9, 3)
 
 

@@ -89,7 +89,7 @@ def test_mmcif_is_the_molecule_of_the_pdb_whatever_its_ending(ending: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    "smiles", [ASPIRIN, LACTATE, "C/C=C/C#N", "C[C@@H](F)Cl", "O=[N+]([O-])c1ccccc1", "CS(N)(=O)=O"]
+    "smiles", [ASPIRIN, LACTATE, "C/C=C/C#N", "C[C@@H](F)Cl", "O=[N+]([O-])c1ccccc1", "CS(N)(=O)=O", "C[P@](CC)CCC"]
 )
 @pytest.mark.parametrize("kind", ["sdf", "gzip", "template", "charge"])
 def test_files_and_smiles_of_a_molecule_agree(smiles: str, kind: str, tmp_path: Path) -> None:
@@ -295,13 +295,47 @@ def test_the_pdb_of_a_ligand_opens_elsewhere(tmp_path: Path) -> None:
     assert len(universe.bonds) == len(chemical.molecule.bonds)
 
 
-@pytest.mark.parametrize(
-    ("smiles", "formula"),
-    [("C1C2CC3CC1CC(C2)C3", "C10H16"), ("C12C3C4C1C5C2C3C45", "C8H8"), ("C1CN2CCC1CC2", "C7H13N")],
-    ids=["adamantane", "cubane", "quinuclidine"],
+@pytest.mark.parametrize("residues", ["mixed", "hydrogens apart"])
+def test_atoms_of_mixed_residues_are_one_ligand(residues: str, tmp_path: Path) -> None:
+    lines = ligand(ASPIRIN).splitlines()
+    if residues == "mixed":
+        number = [1 + k % 2 for k in range(len(lines))]
+    else:  # hydrogens that are added come last
+        lines = [line for line in lines if line[76:78] != " H"]
+        number = [1 + (k > 5) for k in range(len(lines))]
+    text = "\n".join(f"{line[:22]}{r:4d}{line[26:]}" for line, r in zip(lines, number, strict=True))
+    reading = Reading(template=read_input(smiles=ASPIRIN), add_hydrogens=residues != "mixed")
+    molecule = build(source(text, tmp_path), reading=reading).molecule
+    assert (molecule.residue_names, molecule.n_atoms) == (("LIG",), 21)
+    assert len(set(molecule.atom_names)) == 21
+
+
+@pytest.mark.parametrize("number", ["²", "12345678901", "x"])
+def test_a_residue_number_that_fits_no_pdb_file_is_replaced(number: str, tmp_path: Path) -> None:
+    text = ligand("CCO").replace("   1    ", f"{number:>4s}    ") if len(number) < 5 else ""
+    if not text:
+        rows = (line.split() for line in ligand("CCO").splitlines())
+        head = "data_x\nloop_\n" + "".join(f"_atom_site.{name}\n" for name in CIF_COLUMNS)
+        text = head + "".join(f"HETATM {r[2]} LIG {number} {r[-1]} {' '.join(r[5:8])}\n" for r in rows)
+    molecule = build(source(text, tmp_path), reading=Reading(charge=0)).molecule
+    assert molecule.residue_numbers == (1,)
+
+
+CIF_COLUMNS = (
+    "group_PDB",
+    "auth_atom_id",
+    "auth_comp_id",
+    "auth_seq_id",
+    "type_symbol",
+    "Cartn_x",
+    "Cartn_y",
+    "Cartn_z",
 )
-def test_cages_with_a_single_configuration_are_not_undefined(smiles, formula):
-    assert build(read_input(None, smiles)).molecule.formula == formula
+
+
+def test_mol_blocks_of_old_macs_are_read(tmp_path: Path) -> None:
+    given = source(Chem.MolToMolBlock(embedded("CCO")).replace("\n", "\r"), tmp_path)
+    assert build(given).molecule.smiles == "CCO"
 
 
 def test_a_chain_that_closes_on_itself_is_no_peptide_and_ends():
