@@ -1,4 +1,4 @@
-"""What of a molecule is flat, stiff, flexible or inverts: from its graph and bond orders alone."""
+"""What of a molecule is flat or stiff: from its graph and bond orders alone."""
 
 from __future__ import annotations
 
@@ -70,63 +70,3 @@ def _hydrogens(atom: Chem.Atom) -> int:
 
 def _has_hydrogen(atom: Chem.Atom) -> bool:
     return _hydrogens(atom) > 0
-
-
-def flexible_rings(mol: Chem.Mol) -> tuple[tuple[int, ...], ...]:
-    """Return the rings that have several puckers, as atoms in ring order: coordinates hold one pucker of each.
-
-    A ring of the smallest set of smallest rings counts if two bonded atoms of it are neither planar nor in a double
-    bond; a ring of four, if all are. Left out are three-membered rings and those of up to seven atoms that are held by
-    a bridge: that share two bonds or more with another ring of the set. Rings of eight atoms and more always count:
-    even planar atoms turn out of the plane there.
-    """
-    flat = set(planar_atoms(mol)) | {
-        atom.GetIdx() for atom in mol.GetAtoms() if any(bond.GetBondType() == _DOUBLE for bond in atom.GetBonds())
-    }
-    info = mol.GetRingInfo()
-    rings = list(zip(info.AtomRings(), map(frozenset, info.BondRings()), strict=True))
-    return tuple(
-        tuple(ring)
-        for ring, bonds in rings
-        if _may_pucker(ring, flat) and not _is_bridged(bonds, [other for _, other in rings if other != bonds])
-    )
-
-
-def _may_pucker(ring: tuple[int, ...], flat: set[int]) -> bool:
-    bent = [atom not in flat for atom in ring]
-    if len(ring) >= 8:
-        return True
-    if len(ring) == 4:
-        return all(bent)
-    return len(ring) > 4 and any(a and b for a, b in zip(bent, bent[1:] + bent[:1], strict=True))
-
-
-def _is_bridged(bonds: frozenset[int], others: list[frozenset[int]]) -> bool:
-    shared = [bonds & other for other in others]
-    caged = len(frozenset().union(*shared)) == len(bonds)
-    return len(bonds) <= 7 and (caged or any(len(part) > 1 for part in shared))
-
-
-def ring_name(mol: Chem.Mol, ring: tuple[int, ...]) -> str:
-    """Return a ring as the SMILES of its own atoms, such as ``C1CCNC1``, to name it to a reader."""
-    fragment = Chem.MolFragmentToSmiles(mol, atomsToUse=list(ring), isomericSmiles=False)
-    return fragment.replace("[H]", "")
-
-
-def inverting_nitrogens(mol: Chem.Mol) -> tuple[int, ...]:
-    """Return the pyramidal nitrogens that invert into another conformer: coordinates keep the one of the reference.
-
-    Those with three neighbours, none conjugated with it, either in a ring but at no bridgehead (axial and equatorial),
-    or with three different neighbours. Elsewhere inversion exchanges equal groups, and nothing is lost.
-    """
-    flat = set(planar_atoms(mol))
-    classes = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
-    found = []
-    for atom in mol.GetAtoms():
-        if atom.GetAtomicNum() != 7 or atom.GetDegree() != 3 or atom.GetIdx() in flat:
-            continue
-        ring_bonds = sum(bond.IsInRing() for bond in atom.GetBonds())
-        distinct = len({classes[x.GetIdx()] for x in atom.GetNeighbors()}) == 3
-        if ring_bonds == 2 or (ring_bonds == 0 and distinct):
-            found.append(atom.GetIdx())
-    return tuple(found)

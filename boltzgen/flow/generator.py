@@ -81,8 +81,9 @@ class Generator(nn.Module):
     def sample_slow(self, n: int, generator: torch.Generator, uniform: Tensor | None = None) -> tuple[Slow, Tensor]:
         """Draw labels and torsions with ln q(k, τ), ``(n,)``.
 
-        ``uniform (n,)`` names for each draw a coordinate that is drawn uniformly instead: a torsion by its place, the
-        label by the number of torsions, or none by −1; the density is then that of the altered generator.
+        ``uniform (n,)`` names for each draw a coordinate that is drawn broadly instead: a torsion, by its place,
+        uniformly; the label, by the number of torsions, from √q(k); none by −1. The density is that of the altered
+        generator.
         """
         like = next(self.parameters())
         a = self.architecture
@@ -134,10 +135,11 @@ class Generator(nn.Module):
         label = torch.multinomial(log_labels.exp(), n, replacement=True, generator=generator)
         log_label = log_labels[label]
         if uniform is not None:
-            even = torch.randint(n_charts, (n,), generator=generator, device=label.device)
+            log_broad = torch.log_softmax(0.5 * log_labels, dim=0)
+            broad = torch.multinomial(log_broad.exp(), n, replacement=True, generator=generator)
             chosen = uniform == self.architecture.n_torsions
-            label = torch.where(chosen, even, label)
-            log_label = torch.where(chosen, -math.log(n_charts), log_labels[label])
+            label = torch.where(chosen, broad, label)
+            log_label = torch.where(chosen, log_broad[label], log_labels[label])
         return label, log_label
 
     def _log_labels(self) -> Tensor:
