@@ -2,6 +2,7 @@
 #include "born.h"
 #include "cmap.h"
 #include "coordinates.h"
+#include "flow.h"
 #include "mmff.h"
 
 namespace BOLTZGEN_ISA {
@@ -141,6 +142,13 @@ const Kernels KERNELS = {
     placement_bytes,
     place<Float>,
     place<Double>,
+    activate<Float>,
+    activate<Double>,
+    map_lines<Float>,
+    map_lines<Double>,
+    circle_bytes,
+    map_circles<Float>,
+    map_circles<Double>,
     multiply_adds,
 };
 
