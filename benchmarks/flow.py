@@ -93,8 +93,9 @@ def main() -> None:
     if found is None:
         raise SystemExit("the package was built without compiled kernels")
     print(
-        f"{platform.processor() or platform.machine()}, {found.instruction_set}, one thread, torch {torch.__version__}, "
-        f"float32, batch {arguments.batch}, {arguments.repeats} repeats\n\nmicroseconds a sample, forward and backward\n"
+        f"{platform.processor() or platform.machine()}, {found.instruction_set}, one thread, "
+        f"torch {torch.__version__}, float32, batch {arguments.batch}, {arguments.repeats} repeats\n\n"
+        "microseconds a sample, forward and backward\n"
     )
     print("| | kernels | torch | ratio |\n|---|---|---|---|")
     for n_atoms, (n_torsions, n_stiff) in SIZES.items():

@@ -6,7 +6,7 @@ All layers start as the identity.
 
 from __future__ import annotations
 
-import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ class Perceptron(nn.Sequential):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         super().__init__(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_hidden), nn.SiLU(), last)
+
+    @property
+    def weight(self) -> Tensor:
+        """A weight, of the type and on the device of all."""
+        return next(self.parameters())
 
     def rows(self, kernels: Kernels, z: Tensor, kept: Tensor | None, context: Tensor) -> compiled.Rows:
         """The output for the rows ``kept`` (or all) of ``z (n, batch)`` and those of ``context``, by the kernels."""
@@ -59,8 +64,8 @@ class TorsionFlow(nn.Module):
         torsions: list[Tensor] = []
         features = [z.new_zeros((2 * HARMONICS, 0, len(z)))]
         log_det = z.new_zeros(z.shape[0])
-        for k, conditioner in enumerate(self.conditioners):
-            x, step = self._spline(conditioner, z[:, k], torch.cat(features, dim=1), context)
+        for k in range(len(self.conditioners)):
+            x, step = self._spline(k, z[:, k], torch.cat(features, dim=1), context)
             if uniform is not None:
                 left = uniform == k
                 x, step = torch.where(left, z[:, k], x), torch.where(left, torch.zeros_like(step), step)
@@ -74,18 +79,19 @@ class TorsionFlow(nn.Module):
         base: list[Tensor] = []
         features = circle_features(torsions.T)
         log_det = torsions.new_zeros(torsions.shape[0])
-        for k, conditioner in enumerate(self.conditioners):
-            x, step = self._spline(conditioner, torsions[:, k], features[:, :k], context, inverse=True)
+        for k in range(len(self.conditioners)):
+            x, step = self._spline(k, torsions[:, k], features[:, :k], context, inverse=True)
             log_det = log_det + step
             base.append(x)
         return (torch.stack(base, dim=1) if base else torsions), log_det
 
     def _spline(
-        self, conditioner: nn.Module, x: Tensor, before: Tensor, context: Tensor, *, inverse: bool = False
+        self, k: int, x: Tensor, before: Tensor, context: Tensor, *, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Image and ln |dy/dx| of one circle ``(batch,)`` given the features of those before it."""
+        """Image and ln |dy/dx| of circle ``k``, ``(batch,)``, given the features of those before it."""
+        conditioner = cast(Perceptron | Constant, self.conditioners[k])
         before = before.flatten(0, 1)
-        kernels = compiled.kernels_for(x, before, context, *conditioner.parameters())
+        kernels = compiled.kernels_for(x, before, context, conditioner.weight)
         if kernels is None:
             parameters = conditioner(torch.cat([before.T, context], dim=1))
             return circular_splines(x, parameters, self.N_SPLINES, inverse=inverse)
@@ -93,7 +99,7 @@ class TorsionFlow(nn.Module):
         return compiled.circular_splines(kernels, x, rows, self.N_SPLINES, inverse=inverse)
 
 
-def perceptron_or_constant(n_in: int, n_hidden: int, n_out: int) -> nn.Module:
+def perceptron_or_constant(n_in: int, n_hidden: int, n_out: int) -> Perceptron | Constant:
     """A perceptron of the context, or :class:`Constant` where there is none."""
     return Perceptron(n_in, n_hidden, n_out) if n_in else Constant(n_hidden, n_out)
 
@@ -114,6 +120,11 @@ class Constant(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         """The parameters, once for each row of the context."""
         return self.value().expand(context.shape[0], -1)
+
+    @property
+    def weight(self) -> Tensor:
+        """A weight, of the type and on the device of all."""
+        return self.network.weight
 
     def rows(self, kernels: Kernels, z: Tensor, kept: Tensor | None, context: Tensor) -> compiled.Rows:
         """The same for the kernels, see :meth:`Perceptron.rows`."""
@@ -143,7 +154,7 @@ class StiffCoupling(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
-        kernels = compiled.kernels_for(z, context, *self.conditioner.parameters())
+        kernels = compiled.kernels_for(z, context, self.conditioner.weight)
         if kernels is not None:
             rows = self.conditioner.rows(kernels, z.T, self.kept, context.T)
             image, log_det = compiled.sinh_arcsinh_rows(kernels, z.T, rows, self.kept, self.moved, inverse=inverse)
@@ -164,7 +175,7 @@ class AffineHead(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
-        kernels = compiled.kernels_for(z, context, *self.conditioner.parameters())
+        kernels = compiled.kernels_for(z, context, self.conditioner.weight)
         if kernels is not None:
             rows = self.conditioner.rows(kernels, context.T, None, context.T[:0])
             image, log_det = compiled.affine_rows(kernels, z.T, rows, inverse=inverse)

@@ -169,7 +169,7 @@ def kernels() -> Kernels | None:
         raise EnvironmentProblem(f"{CHOICE}={choice}, which this processor or this build of boltzgen has not.")
     if found is None:
         warnings.warn(
-            "the compiled kernels of boltzgen are missing: energies and the flow run in plain torch, many times slower. "
+            "the compiled kernels of boltzgen are missing: all runs in plain torch, many times slower. "
             "Install it again where a C++ compiler is found.",
             SlowPathWarning,
             stacklevel=2,
