@@ -4,6 +4,7 @@
 // x = f⁻¹(y) and ln |dx/dy| = −ln f'(x), one solves for the adjoint of y, and the parameters see it with the sign turned.
 #pragma once
 
+#include "program.h"
 #include "vmath.h"
 
 namespace BOLTZGEN_ISA {
@@ -125,7 +126,7 @@ template <class V> struct SinhArcsinh {
         typedef Scalar<V> S;
         V x2 = S(1) + x * x;
         V y = sinh(exp(c) * asinh(x, sqrt(x2)) + e);
-        log_slope = b + c + S(0.5) * log((S(1) + y * y) * reciprocal(x2));
+        log_slope = b + c + S(0.5) * log_or_nan((S(1) + y * y) * reciprocal(x2));
         return a + exp(b) * y;
     }
 
@@ -135,7 +136,7 @@ template <class V> struct SinhArcsinh {
         V z = (y - a) * exp(-b);
         V z2 = S(1) + z * z;
         V x = sinh((asinh(z, sqrt(z2)) - e) * exp(-c));
-        log_slope = S(0.5) * log((S(1) + x * x) * reciprocal(z2)) - b - c;
+        log_slope = S(0.5) * log_or_nan((S(1) + x * x) * reciprocal(z2)) - b - c;
         return x;
     }
 
@@ -303,7 +304,7 @@ template <class V> struct SplineBin {
         V s = h / w, curvature = d0 + d1 - S(2) * s;
         V rest = S(1) - t, q = t * rest, denominator = s + curvature * q;
         V ratio = s / denominator;
-        log_slope = log((d1 * t * t + S(2) * s * q + d0 * rest * rest) * ratio * ratio);
+        log_slope = log_or_nan((d1 * t * t + S(2) * s * q + d0 * rest * rest) * ratio * ratio);
         return y0 + h * (s * t * t + d0 * q) / denominator;
     }
 
