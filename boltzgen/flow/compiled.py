@@ -41,10 +41,10 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
 
 def perceptron(kernels: Kernels, network: nn.Sequential, z: Tensor, kept: Tensor | None, context: Tensor) -> Rows:
     """What a perceptron of two hidden layers with SiLU says of rows ``kept`` (or all) of ``z`` and of ``context``."""
-    w1, b1, w2, b2, w3, b3 = network.parameters()
-    tensors = (w1, b1, w2, b2, w3, z, context)
+    first, second, last = (layer for layer in network if isinstance(layer, nn.Linear))
+    tensors = (first.weight, first.bias, second.weight, second.bias, last.weight, z, context)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return Rows(_Perceptron.apply(kernels, keep, kept, *tensors), b3)
+    return Rows(_Perceptron.apply(kernels, keep, kept, *tensors), last.bias)
 
 
 def sinh_arcsinh_rows(

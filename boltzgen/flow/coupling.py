@@ -36,7 +36,7 @@ class Perceptron(nn.Sequential):
     @property
     def weight(self) -> Tensor:
         """A weight, of the type and on the device of all."""
-        return next(self.parameters())
+        return cast(nn.Linear, self[0]).weight
 
     def rows(self, kernels: Kernels, z: Tensor, kept: Tensor | None, context: Tensor) -> compiled.Rows:
         """The output for the rows ``kept`` (or all) of ``z (n, batch)`` and those of ``context``, by the kernels."""

@@ -136,7 +136,7 @@ class Kernels:
 
     def run(self, function: str, job: ctypes.Structure, threads: int) -> None:
         """Call a function of the library on a job; raise MemoryError if its workspace cannot be had."""
-        if self._library[f"boltzgen_{function}"](self._handle, ctypes.byref(job), threads):
+        if getattr(self._library, f"boltzgen_{function}")(self._handle, ctypes.byref(job), threads):
             raise MemoryError("not enough memory for the workspace of the compiled kernels")
 
     def multiply_add_rate(self) -> float:
