@@ -1,8 +1,9 @@
 // All kernels for one instruction set; compiled once for each with -DBOLTZGEN_ISA=name and matching flags.
 #include "born.h"
+#include "circles.h"
 #include "cmap.h"
 #include "coordinates.h"
-#include "flow.h"
+#include "lines.h"
 #include "mmff.h"
 
 namespace BOLTZGEN_ISA {
