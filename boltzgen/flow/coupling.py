@@ -6,28 +6,41 @@ All layers start as the identity.
 
 from __future__ import annotations
 
-import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from boltzgen.flow.spline import circular_spline, rotate, sinh_arcsinh
+from boltzgen.flow import compiled
+from boltzgen.flow.spline import circular_splines, sinh_arcsinh
+from boltzgen.native import Kernels
 
 HARMONICS = 2
 
 
 def circle_features(torsions: Tensor) -> Tensor:
-    """cos and sin of two harmonics: ``(batch, n)`` radians → ``(batch, 4 n)``."""
-    multiples = torch.cat([k * torsions for k in range(1, HARMONICS + 1)], dim=-1)
-    return torch.cat([multiples.cos(), multiples.sin()], dim=-1)
+    """cos and sin of two harmonics: ``(n, batch)`` radians → ``(4, n, batch)``."""
+    multiples = torch.stack([k * torsions for k in range(1, HARMONICS + 1)])
+    return torch.cat([multiples.cos(), multiples.sin()])
 
 
-def perceptron(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
+class Perceptron(nn.Sequential):
     """Two hidden layers; the last layer starts at zero, so that the bijection that it feeds starts as the identity."""
-    last = nn.Linear(n_hidden, n_out)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_hidden), nn.SiLU(), last)
+
+    def __init__(self, n_in: int, n_hidden: int, n_out: int) -> None:
+        last = nn.Linear(n_hidden, n_out)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        super().__init__(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_hidden), nn.SiLU(), last)
+
+    @property
+    def weight(self) -> Tensor:
+        """A weight, of the type and on the device of all."""
+        return cast(nn.Linear, self[0]).weight
+
+    def rows(self, kernels: Kernels, z: Tensor, kept: Tensor | None, context: Tensor) -> compiled.Rows:
+        """The output for the rows ``kept`` (or all) of ``z (n, batch)`` and those of ``context``, by the kernels."""
+        return compiled.perceptron(kernels, self, z, kept, context)
 
 
 class TorsionFlow(nn.Module):
@@ -49,45 +62,46 @@ class TorsionFlow(nn.Module):
         ``uniform (batch,)`` names for each sample a torsion that is left as it is in the base, or −1 for none.
         """
         torsions: list[Tensor] = []
+        features = [z.new_zeros((2 * HARMONICS, 0, len(z)))]
         log_det = z.new_zeros(z.shape[0])
-        for k, conditioner in enumerate(self.conditioners):
-            x, step = z[:, k], torch.zeros_like(log_det)
-            for spline, phase in self._spline_parameters(conditioner, torsions, context):
-                x, log_slope = circular_spline(x, spline)
-                x = rotate(x, phase)
-                step = step + log_slope
+        for k in range(len(self.conditioners)):
+            x, step = self._spline(k, z[:, k], torch.cat(features, dim=1), context)
             if uniform is not None:
                 left = uniform == k
                 x, step = torch.where(left, z[:, k], x), torch.where(left, torch.zeros_like(step), step)
             log_det = log_det + step
             torsions.append(x)
+            features.append(circle_features(x[None]))
         return (torch.stack(torsions, dim=1) if torsions else z), log_det
 
     def inverse(self, torsions: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Torsions → base circles and ln |det| of that map."""
         base: list[Tensor] = []
+        features = circle_features(torsions.T)
         log_det = torsions.new_zeros(torsions.shape[0])
-        for k, conditioner in enumerate(self.conditioners):
-            x = torsions[:, k]
-            before = list(torsions[:, :k].unbind(1))
-            for spline, phase in reversed(self._spline_parameters(conditioner, before, context)):
-                x, log_slope = circular_spline(rotate(x, -phase), spline, inverse=True)
-                log_det = log_det + log_slope
+        for k in range(len(self.conditioners)):
+            x, step = self._spline(k, torsions[:, k], features[:, :k], context, inverse=True)
+            log_det = log_det + step
             base.append(x)
         return (torch.stack(base, dim=1) if base else torsions), log_det
 
-    def _spline_parameters(
-        self, conditioner: nn.Module, before: list[Tensor], context: Tensor
-    ) -> list[tuple[Tensor, Tensor]]:
-        if before:
-            context = torch.cat([circle_features(torch.stack(before, dim=1)), context], dim=1)
-        parts = conditioner(context).chunk(self.N_SPLINES, dim=-1)
-        return [(part[:, :-1], math.pi * part[:, -1]) for part in parts]
+    def _spline(
+        self, k: int, x: Tensor, before: Tensor, context: Tensor, *, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Image and ln |dy/dx| of circle ``k``, ``(batch,)``, given the features of those before it."""
+        conditioner = cast(Perceptron | Constant, self.conditioners[k])
+        before = before.flatten(0, 1)
+        kernels = compiled.kernels_for(x, before, context, conditioner.weight)
+        if kernels is None:
+            parameters = conditioner(torch.cat([before.T, context], dim=1))
+            return circular_splines(x, parameters, self.N_SPLINES, inverse=inverse)
+        rows = conditioner.rows(kernels, before, None, context.T)
+        return compiled.circular_splines(kernels, x, rows, self.N_SPLINES, inverse=inverse)
 
 
-def perceptron_or_constant(n_in: int, n_hidden: int, n_out: int) -> nn.Module:
+def perceptron_or_constant(n_in: int, n_hidden: int, n_out: int) -> Perceptron | Constant:
     """A perceptron of the context, or :class:`Constant` where there is none."""
-    return perceptron(n_in, n_hidden, n_out) if n_in else Constant(n_hidden, n_out)
+    return Perceptron(n_in, n_hidden, n_out) if n_in else Constant(n_hidden, n_out)
 
 
 class Constant(nn.Module):
@@ -101,11 +115,21 @@ class Constant(nn.Module):
     def __init__(self, n_hidden: int, n_out: int) -> None:
         super().__init__()
         self.register_buffer("one", torch.ones(1, 1), persistent=False)
-        self.network = perceptron(1, n_hidden, n_out)
+        self.network = Perceptron(1, n_hidden, n_out)
 
     def forward(self, context: Tensor) -> Tensor:
         """The parameters, once for each row of the context."""
         return self.value().expand(context.shape[0], -1)
+
+    @property
+    def weight(self) -> Tensor:
+        """A weight, of the type and on the device of all."""
+        return self.network.weight
+
+    def rows(self, kernels: Kernels, z: Tensor, kept: Tensor | None, context: Tensor) -> compiled.Rows:
+        """The same for the kernels, see :meth:`Perceptron.rows`."""
+        value = self.value()[0]
+        return compiled.Rows(value.new_zeros((len(value), z.shape[1])), value)
 
     def value(self) -> Tensor:
         """The parameters, ``(1, n_out)``."""
@@ -130,6 +154,11 @@ class StiffCoupling(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
+        kernels = compiled.kernels_for(z, context, self.conditioner.weight)
+        if kernels is not None:
+            rows = self.conditioner.rows(kernels, z.T, self.kept, context.T)
+            image, log_det = compiled.sinh_arcsinh_rows(kernels, z.T, rows, self.kept, self.moved, inverse=inverse)
+            return image.T, log_det
         kept, moved = z.index_select(1, self.kept), z.index_select(1, self.moved)
         parameters = self.conditioner(torch.cat([kept, context], dim=1))
         parameters = parameters.view(len(z), self.N_PARAMETERS, -1).movedim(1, -1)
@@ -146,6 +175,11 @@ class AffineHead(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
+        kernels = compiled.kernels_for(z, context, self.conditioner.weight)
+        if kernels is not None:
+            rows = self.conditioner.rows(kernels, context.T, None, context.T[:0])
+            image, log_det = compiled.affine_rows(kernels, z.T, rows, inverse=inverse)
+            return image.T, log_det
         shift, log_scale = self.conditioner(context).chunk(2, dim=1)
         if inverse:
             return (z - shift) * (-log_scale).exp(), -log_scale.sum(1)

@@ -156,7 +156,8 @@ class Generator(nn.Module):
         return nn.functional.one_hot(label, n_charts).to(dtype)
 
     def _context(self, slow: Slow) -> Tensor:
-        return torch.cat([circle_features(slow.torsions), self._one_hot(slow.label)], dim=1)
+        features = circle_features(slow.torsions.T).flatten(0, 1)
+        return torch.cat([features, self._one_hot(slow.label).T]).T
 
     def _stiff_layers(self) -> list[nn.Module]:
         return [*self.couplings, self.head]

@@ -14,6 +14,24 @@ MINIMUM_BIN = 1e-3
 MINIMUM_SLOPE = 1e-3
 
 
+def circular_splines(x: Tensor, parameters: Tensor, n_splines: int, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    """``n_splines`` circular splines in turn, each followed by a rotation; ``x (batch,)`` and ln |dy/dx|, ``(batch,)``.
+
+    ``parameters (batch, n_splines (3 K + 1))``: for each spline those of :func:`circular_spline` and its rotation/π.
+    """
+    log_slope = torch.zeros_like(x)
+    parts = parameters.chunk(n_splines, dim=-1)
+    for part in reversed(parts) if inverse else parts:
+        spline, shift = part[:, :-1], math.pi * part[:, -1]
+        if inverse:
+            x, step = circular_spline(rotate(x, -shift), spline, inverse=True)
+        else:
+            x, step = circular_spline(x, spline)
+            x = rotate(x, shift)
+        log_slope = log_slope + step
+    return x, log_slope
+
+
 def circular_spline(x: Tensor, parameters: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """Monotonic rational-quadratic spline of the circle [−π, π), with equal slopes at both ends of the cut.
 

@@ -20,7 +20,7 @@ CHOICE = "BOLTZGEN_KERNELS"
 """Environment variable that overrides the choice of the instruction set."""
 
 
-INTERFACE = 3
+INTERFACE = 4
 """Number of the interface in ``program.h`` that the structures below describe."""
 
 
@@ -76,6 +76,57 @@ class Placement(ctypes.Structure):
     )
 
 
+class Activation(ctypes.Structure):
+    """SiLU with bias, or its adjoint, see ``program.h``."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("batch", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("bias", "values", "slopes", "bias_adjoint")),
+    )
+
+
+_MAP_ARRAYS = (
+    "input",
+    "parameters",
+    "bias",
+    "result",
+    "log_slope",
+    "result_adjoint",
+    "log_slope_adjoint",
+    "input_adjoint",
+    "parameters_adjoint",
+    "bias_adjoint",
+)
+
+
+class LineMap(ctypes.Structure):
+    """Sinh-arcsinh or affine maps, or their adjoints, see ``program.h``."""
+
+    _fields_ = (
+        ("n_kept", ctypes.c_int64),
+        ("n_moved", ctypes.c_int64),
+        ("batch", ctypes.c_int64),
+        ("kept", ctypes.c_void_p),
+        ("moved", ctypes.c_void_p),
+        ("affine", ctypes.c_int32),
+        ("inverse", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in _MAP_ARRAYS),
+    )
+
+
+class CircleMap(ctypes.Structure):
+    """Circular splines with rotations, or their adjoints, see ``program.h``."""
+
+    _fields_ = (
+        ("n_splines", ctypes.c_int32),
+        ("n_bins", ctypes.c_int32),
+        ("batch", ctypes.c_int64),
+        ("inverse", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in _MAP_ARRAYS),
+    )
+
+
 class Kernels:
     """The kernels of one instruction set. Calls release the interpreter lock."""
 
@@ -85,7 +136,7 @@ class Kernels:
 
     def run(self, function: str, job: ctypes.Structure, threads: int) -> None:
         """Call a function of the library on a job; raise MemoryError if its workspace cannot be had."""
-        if self._library[f"boltzgen_{function}"](self._handle, ctypes.byref(job), threads):
+        if getattr(self._library, f"boltzgen_{function}")(self._handle, ctypes.byref(job), threads):
             raise MemoryError("not enough memory for the workspace of the compiled kernels")
 
     def multiply_add_rate(self) -> float:
@@ -118,7 +169,7 @@ def kernels() -> Kernels | None:
         raise EnvironmentProblem(f"{CHOICE}={choice}, which this processor or this build of boltzgen has not.")
     if found is None:
         warnings.warn(
-            "the compiled kernels of boltzgen are missing: energies run in plain torch, many times slower. "
+            "the compiled kernels of boltzgen are missing: all runs in plain torch, many times slower. "
             "Install it again where a C++ compiler is found.",
             SlowPathWarning,
             stacklevel=2,

@@ -7,12 +7,6 @@
 
 namespace BOLTZGEN_ISA {
 
-// ln x, and NaN unless 0 < x < infinity.
-template <class V> INLINE V log_or_nan(V x) {
-    Mask<V> regular = (x > Scalar<V>(0)) & (x < Scalar<V>(__builtin_inf()));
-    return select<V>(regular, log(x), broadcast<V>(Scalar<V>(__builtin_nan(""))));
-}
-
 // Right-handed or not, what matters is u along b → c, m towards d, and k = m × u.
 template <class V> struct Frame {
     Vector3<V> u, m, k;

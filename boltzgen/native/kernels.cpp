@@ -1,7 +1,9 @@
 // All kernels for one instruction set; compiled once for each with -DBOLTZGEN_ISA=name and matching flags.
 #include "born.h"
+#include "circles.h"
 #include "cmap.h"
 #include "coordinates.h"
+#include "lines.h"
 #include "mmff.h"
 
 namespace BOLTZGEN_ISA {
@@ -141,6 +143,13 @@ const Kernels KERNELS = {
     placement_bytes,
     place<Float>,
     place<Double>,
+    activate<Float>,
+    activate<Double>,
+    map_lines<Float>,
+    map_lines<Double>,
+    circle_bytes,
+    map_circles<Float>,
+    map_circles<Double>,
     multiply_adds,
 };
 

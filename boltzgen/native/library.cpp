@@ -43,7 +43,7 @@ template <class Run> int shared_among_threads(int64_t batch, int threads, int64_
     std::unique_ptr<std::thread[]> helpers(new (std::nothrow) std::thread[threads]);
     bool enough = spaces && helpers;
     for (int k = 0; enough && k < threads; ++k) {
-        spaces[k] = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+        spaces[k] = std::aligned_alloc(64, (bytes / 64 + 1) * 64);
         enough = spaces[k] != nullptr;
     }
     if (enough) {
@@ -92,6 +92,32 @@ EXPORT int boltzgen_place_float32(const Kernels* kernels, const Placement<float>
 EXPORT int boltzgen_place_float64(const Kernels* kernels, const Placement<double>* job, int threads) {
     return shared_among_threads(job->batch, threads, kernels->placement_bytes(job->n_atoms),
                                 [=](const Share& share) { kernels->place_float64(*job, share); });
+}
+
+EXPORT int boltzgen_activate_float32(const Kernels* kernels, const Activation<float>* job, int threads) {
+    return shared_among_threads(job->rows, threads, 0, [=](const Share& share) { kernels->activate_float32(*job, share); });
+}
+
+EXPORT int boltzgen_lines_float32(const Kernels* kernels, const LineMap<float>* job, int threads) {
+    return shared_among_threads(job->batch, threads, 0, [=](const Share& share) { kernels->lines_float32(*job, share); });
+}
+
+EXPORT int boltzgen_circles_float32(const Kernels* kernels, const CircleMap<float>* job, int threads) {
+    return shared_among_threads(job->batch, threads, kernels->circle_bytes(job->n_splines, job->n_bins),
+                                [=](const Share& share) { kernels->circles_float32(*job, share); });
+}
+
+EXPORT int boltzgen_activate_float64(const Kernels* kernels, const Activation<double>* job, int threads) {
+    return shared_among_threads(job->rows, threads, 0, [=](const Share& share) { kernels->activate_float64(*job, share); });
+}
+
+EXPORT int boltzgen_lines_float64(const Kernels* kernels, const LineMap<double>* job, int threads) {
+    return shared_among_threads(job->batch, threads, 0, [=](const Share& share) { kernels->lines_float64(*job, share); });
+}
+
+EXPORT int boltzgen_circles_float64(const Kernels* kernels, const CircleMap<double>* job, int threads) {
+    return shared_among_threads(job->batch, threads, kernels->circle_bytes(job->n_splines, job->n_bins),
+                                [=](const Share& share) { kernels->circles_float64(*job, share); });
 }
 
 // For the arithmetic limit of a core: performs and counts float32 multiply-adds.

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 // Raised with every change of this file, so that Python never calls a library that was built from another one.
-constexpr int INTERFACE = 3;
+constexpr int INTERFACE = 4;
 
 enum Kind : int32_t {
     HARMONIC_BOND = 0,
@@ -60,6 +60,36 @@ template <class S> struct Placement {
     S *bonds_adjoint, *angles_adjoint, *torsions_adjoint;
 };
 
+// SiLU of W x + b, or its adjoint where there is a bias adjoint. Arrays are (rows, batch), bias (rows).
+template <class S> struct Activation {
+    int64_t rows, batch;
+    const S* bias;
+    S *values, *slopes, *bias_adjoint;
+};
+
+// Maps of the rows `moved` of (rows, batch), sinh-arcsinh or affine, or, where adjoints are given, their adjoints; rows
+// `kept` are copied. Parameters are (4 or 2, n_moved, batch) to which a bias (4 or 2, n_moved) is added, log_slope (batch)
+// is the sum over rows. The adjoint of the bias is a sum over the batch: one thread.
+template <class S> struct LineMap {
+    int64_t n_kept, n_moved, batch;
+    const int64_t *kept, *moved;
+    int32_t affine, inverse;
+    const S *input, *parameters, *bias;
+    S *result, *log_slope;
+    const S *result_adjoint, *log_slope_adjoint;  // both null in the forward pass
+    S *input_adjoint, *parameters_adjoint, *bias_adjoint;
+};
+
+// Circular splines with rotations, or their adjoints, as above. Parameters are (n_splines (3 n_bins + 1), batch).
+template <class S> struct CircleMap {
+    int32_t n_splines, n_bins;
+    int64_t batch, inverse;
+    const S *input, *parameters, *bias;
+    S *result, *log_slope;
+    const S *result_adjoint, *log_slope_adjoint;  // both null in the forward pass
+    S *input_adjoint, *parameters_adjoint, *bias_adjoint;
+};
+
 // The functions of one instruction set.
 struct Kernels {
     const char* name;
@@ -69,5 +99,12 @@ struct Kernels {
     int64_t (*placement_bytes)(int32_t n_atoms);
     void (*place_float32)(const Placement<float>&, const Share&);
     void (*place_float64)(const Placement<double>&, const Share&);
+    void (*activate_float32)(const Activation<float>&, const Share&);  // shares of the rows
+    void (*activate_float64)(const Activation<double>&, const Share&);
+    void (*lines_float32)(const LineMap<float>&, const Share&);
+    void (*lines_float64)(const LineMap<double>&, const Share&);
+    int64_t (*circle_bytes)(int32_t n_splines, int32_t n_bins);
+    void (*circles_float32)(const CircleMap<float>&, const Share&);
+    void (*circles_float64)(const CircleMap<double>&, const Share&);
     int64_t (*multiply_adds)(int64_t rounds, float* result);
 };

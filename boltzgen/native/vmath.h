@@ -74,6 +74,12 @@ INLINE Double log(Double x) {
     return f - (half - y) + e * Traits<Double>::ln2_high;
 }
 
+// ln x, and NaN unless 0 < x < infinity.
+template <class V> INLINE V log_or_nan(V x) {
+    Mask<V> regular = (x > Scalar<V>(0)) & (x < Scalar<V>(__builtin_inf()));
+    return select<V>(regular, log(x), broadcast<V>(Scalar<V>(__builtin_nan(""))));
+}
+
 // For arguments within 1e5 of zero: beyond, the reduction to a quarter turn has too few digits.
 template <class V> INLINE void sincos(V x, V& sine, V& cosine) {
     typedef Traits<V> T;

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -86,7 +87,10 @@ class GradientWorkers:
         jobs = [(plan, n, part) for part, n in enumerate(sizes)]
         parts = list(self._pool.map(self._part, jobs) if self._pool else map(self._part, jobs))
         return StepGradient(
-            gradients=[torch.stack(column).sum(0) for column in zip(*(part.gradients for part in parts), strict=True)],
+            gradients=[
+                reduce(torch.add, column).contiguous()
+                for column in zip(*(part.gradients for part in parts), strict=True)
+            ],
             log_weights=torch.cat([part.log_weights for part in parts]).double(),
             scored=[scored for part in parts for scored in part.scored],
             n_failed=sum(part.n_failed for part in parts),

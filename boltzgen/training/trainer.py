@@ -95,7 +95,7 @@ class Trainer:
             torch.manual_seed(settings.seed)
             self.generator = Generator(architecture).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.generator.parameters())
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), fused=True)
         self.schedule = Schedule(learning_rate=settings.learning_rate)
         start = max(settings.start_temperature, target.temperature)
         self.cooling = Cooling(start, target.temperature)
@@ -174,7 +174,7 @@ class Trainer:
             self.replay.add(scored)
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
             parameter.grad = gradient
-        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP)
+        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP, foreach=True)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
             self._skipped_in_a_row = 0
