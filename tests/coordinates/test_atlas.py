@@ -113,3 +113,28 @@ def test_density_of_structures_is_that_of_the_samples(puckered):
     generator = BoltzmannGenerator(puckered, untrained(puckered.coordinates, 0.3))
     samples = generator.sample(200)
     assert np.allclose(generator.log_prob(samples.positions), samples.log_prob, atol=1e-8)
+
+
+def test_shares_among_the_charts_that_reach_a_structure_add_up_to_one(puckered):
+    """Else mass of the target that a chart cannot make would be lost, and ln Z with it."""
+    atlas = puckered.coordinates
+    rng = torch.Generator().manual_seed(0)
+    label = torch.randint(atlas.n_charts, (500,), generator=rng)
+    wide = 4.0 * torch.randn(500, atlas.n_stiff, generator=rng, dtype=torch.float64)
+    x, _ = atlas.to_cartesian(label, wide[:, :0], wide)
+    reach = torch.stack([chart.is_in_support(chart.canonical_images(x)) for chart in atlas.charts])
+    assert reach.any(0).all()
+    assert not reach.all()  # or the sum of all shares would do
+    shares = torch.stack([atlas.log_share(x, torch.full_like(label, k)).exp() for k in range(atlas.n_charts)])
+    total = torch.where(reach, shares, 0.0).sum(0)
+    assert torch.allclose(total, torch.ones_like(total), atol=1e-12)
+
+
+@pytest.mark.parametrize(("inner", "refine", "n"), [(8, 0, 4000), (1, 2, 1500)])
+def test_charts_told_apart_by_label_have_the_log_z_of_their_mixture(puckered, inner, refine, n):
+    generator = BoltzmannGenerator(puckered, untrained(puckered.coordinates, 1.0))
+    mixture = summarize_weights(generator.sample(20_000).log_weight)
+    extended = summarize_weights(generator.sample(n, inner=inner, refine=refine, seed=1).log_weight)
+    error = math.hypot(mixture.log_z_stderr, extended.log_z_stderr)
+    assert abs(mixture.log_z - extended.log_z) < 4.0 * error
+    assert error < 0.15  # far below ln 2
