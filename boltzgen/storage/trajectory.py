@@ -112,8 +112,8 @@ def read_trajectory(path: Path) -> Frames:
             log_prob=_column(file, "observables/log_prob/value", np.float64),
             reduced_potential=_column(file, "observables/reduced_potential/value", np.float64),
             log_weight=_column(file, "observables/log_weight/value", np.float64),
-            inner=int(file["observables/log_prob/value"].attrs.get("inner", 1)),
-            refine=int(file["observables/log_prob/value"].attrs.get("refine", 0)),
+            inner=_number(file["observables/log_prob/value"], "inner", 1),
+            refine=_number(file["observables/log_prob/value"], "refine", 0),
         )
 
 
@@ -246,6 +246,16 @@ def _column(file: h5py.File, name: str, dtype: type) -> np.ndarray:
             "Give a samples file that boltzgen wrote."
         )
     return read_array(dataset)
+
+
+def _number(dataset: h5py.Dataset, name: str, default: int) -> int:
+    """An attribute that files of older versions lack."""
+    value = dataset.attrs.get(name, default)
+    if not isinstance(value, int | np.integer):
+        raise InputError(
+            f"{dataset.file.filename}: the attribute {name} of {dataset.name} is no integer. Make the file again."
+        )
+    return int(value)
 
 
 def _topology_json(molecule: Molecule) -> str:

@@ -97,7 +97,7 @@ def sample_text(summary: Mapping[str, Any]) -> str:
         behind += [f"{refine} bridges, {100 * summary['acceptance']:.0f} % of moves accepted"] if refine else []
         lines.append(
             f"ESS           {summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %) by {' and '.join(behind)}; "
-            f"of the flow's draws alone {100 * summary['flow_ess_fraction']:.1f} %"
+            f"joint ESS of the flow's draws {100 * summary['flow_ess_fraction']:.1f} %"
         )
     return "\n".join([*lines, _written(summary)])
 
