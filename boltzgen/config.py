@@ -152,7 +152,9 @@ class SampleConfig(_Section):
 
     n: Count = Field(default=50_000, description="samples, over all shards")
     shard: Shard | None = Field(default=None, description="i/N: draw only part i of N, counted from 1")
-    batch_size: int = Field(default=2048, ge=1, le=10**7, description="samples per call of the flow")
+    inner: int = Field(default=1, ge=1, le=10**6, description="redraws of the stiff coordinates behind each sample")
+    refine: int = Field(default=0, ge=0, le=10**4, description="bridges over which each draw is annealed to the target")
+    batch_size: int = Field(default=2048, ge=1, le=10**7, description="draws per call of the flow, redraws counted")
 
 
 class ReweightConfig(_Section):

@@ -83,6 +83,8 @@ def test_unquoted_time_in_a_file_is_a_duration(tmp_path):
         ("sample.n=0", "must be an integer >= 1"),
         ("sample.n=1.5", "must be an integer >= 1"),
         ("sample.n=1e400", "must be an integer >= 1"),
+        ("sample.inner=0", "must be an integer >= 1"),
+        ("sample.refine=-1", "must be an integer >= 0"),
         ("sample.shard=0/8", "must be i/N with 1 <= i <= N"),
         ("sample.shard=9/8", "must be i/N with 1 <= i <= N"),
         ("train.time_budget=1:30", "must be a time such as"),

@@ -170,6 +170,24 @@ N_SAMPLES = Flag(
     metavar="N",
     default="50000",
 )
+INNER = Flag(
+    "inner",
+    ("--inner",),
+    "Redraws of the stiff coordinates behind each sample, whose weight is their mean: K energies a sample.",
+    SAMPLING,
+    key="sample.inner",
+    metavar="K",
+    default="1",
+)
+REFINE = Flag(
+    "refine",
+    ("--refine",),
+    "Anneal each draw to the target over so many bridges, with exact weights: 4 energies with forces a bridge.",
+    SAMPLING,
+    key="sample.refine",
+    metavar="STEPS",
+    default="0",
+)
 SHARD = Flag("shard", ("--shard",), "Draw only part i of N (1-based).", SAMPLING, key="sample.shard", metavar="i/N")
 NEW_TEMPERATURES = Flag(
     "temperatures",

@@ -86,6 +86,20 @@ class Atlas:
         wells = (1.0 - (phi[None] - self._centres[..., None]).cos()).sum(1) / SHARE_WIDTH**2
         return torch.log_softmax(-wells, dim=0)
 
+    def log_share(self, x: Tensor, label: Tensor) -> Tensor:
+        """ln r_k(x) of the chart ``label (batch,)`` that made x, among the charts that can make it; ``(batch,)``.
+
+        Σ_k r_k = 1 over the charts in whose support x lies: a share of a chart that never makes x would be lost.
+        """
+        if self.n_charts == 1:
+            return x.new_zeros(x.shape[-1])
+        with torch.no_grad():
+            reach = torch.stack([chart.is_in_support(chart.canonical_images(x)) for chart in self.charts])
+            reach[label, torch.arange(len(label), device=x.device)] = True  # whatever rounding says at the edge
+        shares = self.log_shares(x)
+        within = torch.where(reach, shares, -torch.inf)
+        return shares.gather(0, label[None])[0] - torch.logsumexp(within, dim=0)
+
     def assign(self, x: Tensor) -> Tensor:
         """The chart with the largest share in each configuration, ``(batch,)``."""
         return self.log_shares(x).argmax(0)

@@ -85,12 +85,19 @@ class Generator(nn.Module):
         uniformly; the label, by the number of torsions, from √q(k); none by −1. The density is that of the altered
         generator.
         """
-        like = next(self.parameters())
-        a = self.architecture
         label, log_label = self._sample_label(n, generator, uniform)
-        circles = torch.rand((n, a.n_torsions), generator=generator, dtype=like.dtype, device=like.device)
-        torsions, log_det = self.torsion_flow(2.0 * math.pi * circles - math.pi, self._one_hot(label), uniform)
+        torsions, log_det = self.torsion_flow(self._sample_circles(n, generator), self._one_hot(label), uniform)
         return Slow(label, torsions), log_label + self._log_base_torsions - log_det
+
+    def sample_base(self, n: int, generator: torch.Generator) -> Slow:
+        """Draw labels, and uniform base circles in the place of torsions, for :meth:`push_slow`."""
+        label, _ = self._sample_label(n, generator, None)
+        return Slow(label, self._sample_circles(n, generator))
+
+    def push_slow(self, base: Slow) -> tuple[Slow, Tensor]:
+        """Map base circles to torsions, labels as they are, with ln q(k, τ), ``(n,)``."""
+        torsions, log_det = self.torsion_flow(base.torsions, self._one_hot(base.label))
+        return Slow(base.label, torsions), self._log_labels()[base.label] + self._log_base_torsions - log_det
 
     def sample_stiff(self, slow: Slow, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw stiff coordinates ``(n, n_stiff)`` given slow ones, with ln q(z | τ, k), ``(n,)``."""
@@ -141,6 +148,12 @@ class Generator(nn.Module):
             label = torch.where(chosen, broad, label)
             log_label = torch.where(chosen, log_broad[label], log_labels[label])
         return label, log_label
+
+    def _sample_circles(self, n: int, generator: torch.Generator) -> Tensor:
+        like = next(self.parameters())
+        shape = (n, self.architecture.n_torsions)
+        circles = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+        return 2.0 * math.pi * circles - math.pi
 
     def _log_labels(self) -> Tensor:
         """ln q(k), ``(n_charts,)``."""

@@ -12,21 +12,30 @@ import torch
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Slow
+from boltzgen.sampling.estimator import Estimator
 from boltzgen.target import Target
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Independent draws with exact weights.
+    """Independent samples with exact weights.
 
     ``positions (n, atoms, 3)`` nm; ``log_prob``, ``reduced_potential``, ``log_weight`` ``(n,)`` float64, natural log,
     with log_weight = −reduced_potential − log_prob, unnormalised. A failed energy is +inf with weight −inf.
+
+    ``log_prob`` is ln q where samples are plain draws of the flow; else it is what makes this formula right, and no
+    density. ``flow_ess_fraction`` is the Kish ESS of the flow's draws behind the samples, as a share of their number;
+    ``acceptance`` that of the moves of a refinement.
     """
 
     positions: np.ndarray
     log_prob: np.ndarray
     reduced_potential: np.ndarray
     log_weight: np.ndarray
+    n_energy_evaluations: int
+    n_force_evaluations: int
+    flow_ess_fraction: float
+    acceptance: float | None = None
 
 
 class BoltzmannGenerator:
@@ -45,33 +54,73 @@ class BoltzmannGenerator:
         self,
         n: int,
         *,
+        inner: int = 1,
+        refine: int = 0,
         seed: int | list[int] = 0,
         batch_size: int = 2048,
         report: Callable[[int], None] | None = None,
     ) -> Samples:
         """Draw ``n`` independent samples; the same seed and batch size give the same samples.
 
+        ``inner`` redraws of the stiff coordinates stand behind each sample, which gets the mean of their weights, see
+        :mod:`~boltzgen.sampling.marginal`; each is annealed towards the target over ``refine`` bridges, see
+        :mod:`~boltzgen.sampling.annealed`. ``batch_size`` redraws are computed at once.
+
         Equivalent hydrogens are in a random one of their equivalent orders. ``report`` is called with the number done.
         """
         if n < 1:
             raise InputError(f"{n} samples were asked for. Ask for at least one.")
-        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-        rng = torch.Generator(self.device).manual_seed(int(state >> 1))
+        if inner < 1:
+            raise InputError(f"{inner} redraws of each sample were asked for. Ask for at least one.")
+        if refine < 0:
+            raise InputError(f"a refinement over {refine} steps was asked for. Ask for none, or more.")
+        rng, pilot = self._random_streams(seed)
+        estimator = None
+        if inner > 1 or refine:
+            estimator = Estimator(self.target, self.flow, inner, refine, pilot)
+        rotors = self.target.coordinates.zmatrix.rotors
         parts: list[tuple[np.ndarray, ...]] = []
         done = 0
         while done < n:
-            latent = self.flow.sample(min(batch_size, n - done), rng)
-            slow = latent.slow
-            x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
-            x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
-            u = self.target.reduced_potential(x)
-            log_q = self._log_mixture(x, slow.label, latent.log_prob - log_det)
-            parts.append(tuple(t.cpu().numpy() for t in (x.permute(2, 0, 1), log_q, u)))
+            if estimator is None:
+                x, log_q, u = self._plain(min(batch_size, n - done), rng)
+                log_w = -u - log_q
+                log_sums = torch.stack([log_w, 2.0 * log_w])
+            else:
+                drawn = estimator.draw(n - done, batch_size, rng)
+                x, u, log_w, log_sums = drawn.kept.x, drawn.kept.u, drawn.kept.log_weight, drawn.log_flow_sums
+                x = random_images(x, rotors, rng)
+                failed = torch.isinf(log_w)
+                u = torch.where(failed, math.inf, u)
+                log_q = torch.where(failed, drawn.kept.log_prob, -u - log_w)
+            parts.append(tuple(t.cpu().numpy() for t in (x.permute(2, 0, 1), log_q, u, log_w, log_sums.T)))
             done += len(u)
             if report:
                 report(done)
-        positions, log_prob, u_all = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Samples(positions, log_prob, u_all, -u_all - log_prob)
+        positions, log_prob, u_all, log_weight, sums = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Samples(
+            positions,
+            log_prob,
+            u_all,
+            log_weight,
+            n_energy_evaluations=estimator.extended.n_energies if estimator else n,
+            n_force_evaluations=estimator.extended.n_forces if estimator else 0,
+            flow_ess_fraction=_ess(sums) / (n * inner),
+            acceptance=estimator.acceptance if estimator else None,
+        )
+
+    def _plain(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Positions ``(atoms, 3, n)``, ln q of the mixture of charts, and reduced potential of draws of the flow."""
+        latent = self.flow.sample(n, rng)
+        slow = latent.slow
+        x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
+        x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
+        return x, self._log_mixture(x, slow.label, latent.log_prob - log_det), self.target.reduced_potential(x)
+
+    def _random_streams(self, seed: int | list[int]) -> list[torch.Generator]:
+        """That of the samples, and that of whatever is tuned before them."""
+        states = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+        return [torch.Generator(self.device).manual_seed(int(state >> 1)) for state in states]
 
     @torch.no_grad()
     def log_prob(self, positions: np.ndarray) -> np.ndarray:
@@ -113,3 +162,9 @@ class BoltzmannGenerator:
         if array.ndim != 3 or array.shape[1:] != (n_atoms, 3):
             raise InputError(f"positions have shape {array.shape}. Give (n, {n_atoms}, 3), in nm.")
         return torch.as_tensor(array, device=self.device).permute(1, 2, 0).contiguous()
+
+
+def _ess(log_sums: np.ndarray) -> float:
+    """Kish effective sample size from ``(n, 2)`` ln Σ w and ln Σ w² of parts; 0 if nothing has weight."""
+    total, squares = np.logaddexp.reduce(log_sums, axis=0)
+    return float(np.exp(2.0 * total - squares)) if np.isfinite(total) else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -47,6 +47,9 @@ class Frames:
         u = U/kT, float64, shape ``(n,)``.
     log_weight
         -u - log_prob, unnormalised, float64, shape ``(n,)``.
+    inner, refine
+        Redraws behind each sample, and bridges over which each was annealed. Unless they are 1 and 0, ``log_prob`` is
+        effective: what makes the formula of ``log_weight`` right, and no density.
 
     Raises
     ------
@@ -58,6 +61,8 @@ class Frames:
     log_prob: np.ndarray
     reduced_potential: np.ndarray
     log_weight: np.ndarray
+    inner: int = field(default=1, kw_only=True)
+    refine: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -107,6 +112,8 @@ def read_trajectory(path: Path) -> Frames:
             log_prob=_column(file, "observables/log_prob/value", np.float64),
             reduced_potential=_column(file, "observables/reduced_potential/value", np.float64),
             log_weight=_column(file, "observables/log_weight/value", np.float64),
+            inner=_number(file["observables/log_prob/value"], "inner", 1),
+            refine=_number(file["observables/log_prob/value"], "refine", 0),
         )
 
 
@@ -202,6 +209,7 @@ def _fill_h5md(file: h5py.File, molecule: Molecule) -> None:
 
 
 def _fill_observables(file: h5py.File, frames: Frames, temperature: float) -> None:
+    plain = frames.inner == 1 and frames.refine == 0
     for name, values, meaning in (
         (
             "log_weight",
@@ -211,7 +219,9 @@ def _fill_observables(file: h5py.File, frames: Frames, temperature: float) -> No
         (
             "log_prob",
             frames.log_prob,
-            "natural logarithm of the density that drew the sample, in nm",
+            "natural logarithm of the density that drew the sample, in nm"
+            if plain
+            else "effective: -reduced_potential - log_weight, of a weight that is averaged or annealed",
         ),
         ("reduced_potential", frames.reduced_potential, "U/kT at the attribute temperature, in K"),
     ):
@@ -220,6 +230,8 @@ def _fill_observables(file: h5py.File, frames: Frames, temperature: float) -> No
         dataset = _put_frames(group, "value", values.astype(np.float64))
         dataset.attrs["meaning"] = meaning
         dataset.attrs["temperature"] = float(temperature)
+    density = file["observables/log_prob/value"]
+    density.attrs["inner"], density.attrs["refine"] = np.int64(frames.inner), np.int64(frames.refine)
 
 
 def _put_frames(group: h5py.Group, name: str, array: np.ndarray) -> h5py.Dataset:
@@ -234,6 +246,16 @@ def _column(file: h5py.File, name: str, dtype: type) -> np.ndarray:
             "Give a samples file that boltzgen wrote."
         )
     return read_array(dataset)
+
+
+def _number(dataset: h5py.Dataset, name: str, default: int) -> int:
+    """An attribute that files of older versions lack."""
+    value = dataset.attrs.get(name, default)
+    if not isinstance(value, int | np.integer):
+        raise InputError(
+            f"{dataset.file.filename}: the attribute {name} of {dataset.name} is no integer. Make the file again."
+        )
+    return int(value)
 
 
 def _topology_json(molecule: Molecule) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def reweight(run: Path, config: Config, context: Context) -> StageResult:
         ensembles = {f"{t:g}": _at_temperature(drawn, drawn_at, t) for t in temperatures}
         first = ensembles[f"{temperatures[0]:g}"]
         u = drawn.reduced_potential * (drawn_at / temperatures[0])
-        frames = Frames(drawn.positions, drawn.log_prob, u, first["log_weight"])
+        frames = replace(drawn, reduced_potential=u, log_weight=first["log_weight"])
 
         def fill(file: h5py.File) -> None:
             fill_trajectory(file, target.molecule, frames, temperatures[0])
@@ -73,9 +73,10 @@ def _drawn_at(directory: RunDirectory) -> float:
     return records[0].temperature
 
 
-def _draw(record: Provenance) -> tuple[int, int]:
-    """What all shards must share: the total number of samples and the seed."""
-    return record.config["sample"]["n"], record.config["seed"]
+def _draw(record: Provenance) -> tuple[int, ...]:
+    """What all shards must share: the total number of samples, the seed, and what stands behind each sample."""
+    sample = record.config["sample"]  # files of older versions name no estimator
+    return sample["n"], record.config["seed"], sample.get("inner", 1), sample.get("refine", 0)
 
 
 def _at_temperature(drawn: Frames, drawn_at: float, temperature: float) -> dict[str, Any]:
@@ -91,7 +92,8 @@ def _at_temperature(drawn: Frames, drawn_at: float, temperature: float) -> dict[
 
 def _merged(parts: list[Frames]) -> Frames:
     names = ("positions", "log_prob", "reduced_potential", "log_weight")
-    return Frames(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    return Frames(*columns, inner=parts[0].inner, refine=parts[0].refine)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

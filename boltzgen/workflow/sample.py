@@ -12,6 +12,7 @@ from boltzgen.config import Config
 from boltzgen.errors import ConflictError, InputError
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.statistics.weights import kish_ess
 from boltzgen.storage.atomic import sha256_of
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import Frames, fill_trajectory
@@ -54,14 +55,36 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
             left = (time.monotonic() - started) * (n - done) / done
             context.reporter.progress(Progress("sample", done / n, left, {"samples": done}))
 
-        drawn = BoltzmannGenerator(target, flow).sample(n, seed=seed, batch_size=settings.batch_size, report=report)
+        drawn = BoltzmannGenerator(target, flow).sample(
+            n,
+            inner=settings.inner,
+            refine=settings.refine,
+            seed=seed,
+            batch_size=settings.batch_size,
+            report=report,
+        )
         context.reporter.done("sample")
-        frames = Frames(drawn.positions.astype(np.float32), drawn.log_prob, drawn.reduced_potential, drawn.log_weight)
+        frames = Frames(
+            drawn.positions.astype(np.float32),
+            drawn.log_prob,
+            drawn.reduced_potential,
+            drawn.log_weight,
+            inner=settings.inner,
+            refine=settings.refine,
+        )
+        failed = ~np.isfinite(drawn.log_weight)
+        ess = 0.0 if failed.all() else kish_ess(drawn.log_weight)
         summary = {
             "n_samples": n,
-            "n_failed": int(np.sum(~np.isfinite(drawn.log_weight))),
-            "n_energy_evaluations": n,
-            "n_force_evaluations": 0,
+            "n_failed": int(failed.sum()),
+            "n_energy_evaluations": drawn.n_energy_evaluations,
+            "n_force_evaluations": drawn.n_force_evaluations,
+            "inner": settings.inner,
+            "refine": settings.refine,
+            "ess": ess,
+            "ess_fraction": ess / n,
+            "flow_ess_fraction": drawn.flow_ess_fraction,
+            "acceptance": drawn.acceptance,
             "seconds": time.monotonic() - started,
         }
         return stage.write(lambda file: fill_trajectory(file, target.molecule, frames, target.temperature), summary)

@@ -86,11 +86,20 @@ def train_text(summary: Mapping[str, Any]) -> str:
 
 
 def sample_text(summary: Mapping[str, Any]) -> str:
-    """How many samples were drawn."""
-    return (
+    """How many samples were drawn, and what their estimator bought."""
+    lines = [
         f"sampled       {summary['n_samples']:,} in {summary['seconds']:.0f} s, seed {summary['seed']}, "
-        f"{summary['n_failed']} failed\n{_written(summary)}"
-    )
+        f"{summary['n_failed']} failed"
+    ]
+    inner, refine = summary.get("inner", 1), summary.get("refine", 0)  # files of older versions have neither
+    if inner > 1 or refine:
+        behind = [f"mean of {inner} redraws"] if inner > 1 else []
+        behind += [f"{refine} bridges, {100 * summary['acceptance']:.0f} % of moves accepted"] if refine else []
+        lines.append(
+            f"ESS           {summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %) by {' and '.join(behind)}; "
+            f"joint ESS of the flow's draws {100 * summary['flow_ess_fraction']:.1f} %"
+        )
+    return "\n".join([*lines, _written(summary)])
 
 
 def reweight_text(summary: Mapping[str, Any]) -> str:

@@ -166,6 +166,32 @@ def test_shards_merge_and_reweight_to_other_temperatures(run, folder):
         assert len(np.unique(file["coordinates"][:, 5], axis=0)) == 301  # the shards differ
 
 
+def test_redraws_and_bridges_go_through_shards_files_and_reweighting(run, folder):
+    copy = folder / "better.run"
+    shutil.copytree(run, copy)
+    (copy / "samples.h5").unlink()
+    arguments = ("sample", "better.run", "-n", 41, "--inner", 3, "--refine", 1)
+    answers = [json.loads(shell(*arguments, "--shard", f"{index}/2", "--json", cwd=folder).stdout) for index in (1, 2)]
+    assert sum(answer["n_samples"] for answer in answers) == 41
+    for answer in answers:
+        assert answer["n_energy_evaluations"] == answer["n_force_evaluations"] > 3 * answer["n_samples"]
+        assert 0.0 < answer["ess_fraction"] <= 1.0
+        assert 0.0 < answer["flow_ess_fraction"] <= 1.0
+        assert (answer["inner"], answer["refine"], answer["n_failed"]) == (3, 1, 0)
+    reweighted = shell("reweight", "better.run", "--temperature", 330, "--force", cwd=folder)
+    assert reweighted.returncode == 0, reweighted.stderr
+    with h5py.File(copy / "ensemble.h5") as file:
+        u, log_prob, log_weight = (
+            file[f"observables/{name}/value"] for name in ("reduced_potential", "log_prob", "log_weight")
+        )
+        assert (log_prob.attrs["inner"], log_prob.attrs["refine"]) == (3, 1)
+        assert "effective" in log_prob.attrs["meaning"]
+        assert np.allclose(log_weight[:], -u[:] - log_prob[:], atol=1e-9)
+    other = shell("sample", "better.run", "-n", 41, "--inner", 2, "--shard", "1/2", "--force", cwd=folder)
+    assert "mean of 2 redraws" in other.stdout
+    assert shell("reweight", "better.run", "--force", cwd=folder).returncode == 4  # shards of two estimators
+
+
 def test_stopped_training_goes_on_from_its_checkpoint(run, folder):
     arguments = ("train", PDB, "-o", "stop.run", "--set", "train.max_energies=400000", *TINY[2:])
     process = subprocess.Popen(

@@ -18,6 +18,7 @@ from boltzgen.energy import from_openmm
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.sampling.extended import ExtendedTarget
 from boltzgen.sampling.minimise import minimise
 from boltzgen.statistics.weights import summarize_weights
 from boltzgen.target import Target
@@ -113,3 +114,46 @@ def test_density_of_structures_is_that_of_the_samples(puckered):
     generator = BoltzmannGenerator(puckered, untrained(puckered.coordinates, 0.3))
     samples = generator.sample(200)
     assert np.allclose(generator.log_prob(samples.positions), samples.log_prob, atol=1e-8)
+
+
+def test_shares_among_the_charts_that_reach_a_structure_add_up_to_one(puckered):
+    """Else mass of the target that a chart cannot make would be lost, and ln Z with it."""
+    atlas = puckered.coordinates
+    rng = torch.Generator().manual_seed(0)
+    label = torch.randint(atlas.n_charts, (500,), generator=rng)
+    wide = 4.0 * torch.randn(500, atlas.n_stiff, generator=rng, dtype=torch.float64)
+    x, _ = atlas.to_cartesian(label, wide[:, :0], wide)
+    reach = torch.stack([chart.is_in_support(chart.canonical_images(x)) for chart in atlas.charts])
+    assert reach.any(0).all()
+    assert not reach.all()  # or the sum of all shares would do
+    shares = torch.stack([atlas.log_share(x, torch.full_like(label, k)).exp() for k in range(atlas.n_charts)])
+    total = torch.where(reach, shares, 0.0).sum(0)
+    assert torch.allclose(total, torch.ones_like(total), atol=1e-12)
+
+
+def test_weights_of_labelled_draws_hold_the_share_of_their_chart(puckered):
+    """Where charts overlap, both would count the structure in full without it; too rare here to be seen in ln Z."""
+    atlas, flow = puckered.coordinates, untrained(puckered.coordinates, 0.7).double()
+    rng = torch.Generator().manual_seed(0)
+    base = flow.sample_base(300, rng)
+    lines = 6.0 * torch.randn(300, atlas.n_stiff, generator=rng, dtype=torch.float64)
+    with torch.no_grad():
+        draws = ExtendedTarget(puckered, flow).weigh_base(base.label, torch.cat([base.torsions, lines], dim=1))
+        # The last layers of an untrained flow are zero: base points are their own images.
+        x, log_det = atlas.to_cartesian(base.label, base.torsions, lines)
+        log_q = flow.log_prob(base, lines) - log_det
+        share = atlas.log_share(x, base.label)
+        expected = share - puckered.reduced_potential(x) - log_q
+    assert (share < -0.1).any()
+    assert torch.allclose(draws.log_weight, expected, rtol=1e-10)
+    assert torch.allclose(draws.x, x, atol=1e-12)
+
+
+@pytest.mark.parametrize(("inner", "refine", "n"), [(8, 0, 4000), (1, 2, 1500)])
+def test_charts_told_apart_by_label_have_the_log_z_of_their_mixture(puckered, inner, refine, n):
+    generator = BoltzmannGenerator(puckered, untrained(puckered.coordinates, 1.0))
+    mixture = summarize_weights(generator.sample(20_000).log_weight)
+    extended = summarize_weights(generator.sample(n, inner=inner, refine=refine, seed=1).log_weight)
+    error = math.hypot(mixture.log_z_stderr, extended.log_z_stderr)
+    assert abs(mixture.log_z - extended.log_z) < 4.0 * error
+    assert error < 0.15  # far below ln 2

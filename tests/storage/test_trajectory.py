@@ -89,14 +89,15 @@ def test_writing_needs_neither_pytables_nor_mdtraj() -> None:
 
 def test_failed_energies_and_no_frames_at_all(tmp_path: Path, molecule: Molecule, frames: Frames) -> None:
     infinite = np.array([np.inf])
-    one = Frames(frames.positions[:1], frames.log_prob[:1], infinite, -infinite)
-    none = Frames(*(getattr(frames, name)[:0] for name in one.__dataclass_fields__))
+    one = Frames(frames.positions[:1], frames.log_prob[:1], infinite, -infinite, inner=8, refine=3)
+    none = Frames(*(column[:0] for column in (frames.positions, frames.log_prob, infinite, infinite)))
     for expected in (one, none):
         path = tmp_path / "samples.h5"
         write_hdf5(path, lambda file, it=expected: fill_trajectory(file, molecule, it, 300.0))
         read = read_trajectory(path)
         np.testing.assert_array_equal(read.log_weight, expected.log_weight)
         assert read.positions.shape == expected.positions.shape
+        assert (read.inner, read.refine) == (expected.inner, expected.refine)
 
 
 def test_large_molecules_keep_chunks_within_the_default_cache(tmp_path: Path, molecule: Molecule) -> None:
