@@ -17,7 +17,8 @@ from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.tree import get_tree, put_tree
 from boltzgen.target import Target
-from boltzgen.training.trainer import Diverged, Trainer, TrainSettings, history_columns, to_arrays
+from boltzgen.training.history import history_columns
+from boltzgen.training.trainer import Diverged, Trainer, TrainSettings, to_arrays
 from boltzgen.workflow.load import available_cores, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
