@@ -18,7 +18,7 @@ MAX_HELD_OUT = 4096
 
 @dataclass(frozen=True)
 class LatentFrames:
-    """Latents of n frames, ``stiff (n, n_stiff)``, ``log_det (n,)`` of the map to positions, and weights that sum to 1."""
+    """Latents of n frames, ``stiff (n, n_stiff)``, ``log_det (n,)`` of the map to positions, weights that sum to 1."""
 
     slow: Slow
     stiff: Tensor
@@ -34,7 +34,7 @@ class LatentFrames:
         return LatentFrames(self.slow[index], self.stiff[index], self.log_det[index], weights / weights.sum())
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> LatentFrames:
-        """In another precision, on another device; weights stay in float64 on the CPU's side of rounding."""
+        """In another precision, on another device; weights stay in float64."""
         slow = Slow(self.slow.label.to(device), self.slow.torsions.to(device, dtype))
         return LatentFrames(slow, self.stiff.to(device, dtype), self.log_det.to(device, dtype), self.weights.to(device))
 

@@ -38,6 +38,8 @@ class Method:
 
     def mixed_with_data(self, weight: float) -> Method:
         """(1 − a) times the losses of energies plus a times that of data."""
+        if weight == 1.0:
+            return replace(DATA, spread=self.spread)
         return replace(self, own=(1.0 - weight) * self.own, replay=(1.0 - weight) * self.replay, data=weight)
 
 

@@ -145,7 +145,11 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the budget is used, or data alone have nothing more to teach."""
-        return self.progress >= 1.0 or (self.best is not None and self.progress - self.best.progress > PATIENCE)
+        if self.best is None:
+            return self.progress >= 1.0
+        # A flow that closes in on each frame of a few ends without a finite density elsewhere.
+        collapsed = self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
+        return self.progress >= 1.0 or self.progress - self.best.progress > PATIENCE or collapsed
 
     @property
     def result(self) -> Generator:
@@ -262,7 +266,7 @@ class Trainer:
     def _count_skipped(self, scored: list[Scored]) -> None:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW and self.best is None:
             draws = [{**vars(part.slow), "stiff": part.stiff, "log_weight": part.log_weight} for part in scored]
             columns = {name: torch.cat([part[name] for part in draws]) for name in (draws[0] if draws else ())}
             raise Diverged(
