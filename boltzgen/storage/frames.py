@@ -5,9 +5,12 @@ HDF5 in MDTraj's convention, which our samples follow, is read here; PDB, DCD an
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +128,7 @@ def _read_by_mdtraj(path: Path, kind: str, molecule: Molecule) -> tuple[np.ndarr
     import mdtraj  # takes a second, and most trainings have no data
 
     try:
-        with warnings.catch_warnings():
+        with _silent_stdout(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dummy unit cells: a molecule here has none
             if kind == ".pdb":
                 trajectory = mdtraj.load_pdb(str(path), standard_names=False)
@@ -141,6 +144,23 @@ def _read_by_mdtraj(path: Path, kind: str, molecule: Molecule) -> tuple[np.ndarr
         for atom in trajectory.topology.atoms
     ]
     return trajectory.xyz, atoms
+
+
+@contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Keep what C code prints from stdout, which is for results: MDTraj's DCD reader tells of every file."""
+    libc, kept = ctypes.CDLL(None), os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            libc.fflush(None)
+            os.dup2(nowhere.fileno(), 1)
+            try:
+                yield
+            finally:
+                libc.fflush(None)
+                os.dup2(kept, 1)
+    finally:
+        os.close(kept)
 
 
 def _topology(molecule: Molecule):  # type: ignore[no-untyped-def]  # MDTraj has no types, and is imported late

@@ -83,3 +83,19 @@ def history_rows(columns: dict[str, Any]) -> list[dict[str, float]]:
     """The inverse of :func:`history_columns`."""
     n_rows = len(next(iter(columns.values()), []))
     return [{name: float(column[k]) for name, column in columns.items()} for k in range(n_rows)]
+
+
+def shown_figures(row: dict[str, float]) -> dict[str, float | int | str]:
+    """What a line of progress shows of a row."""
+    fields: dict[str, float | int | str] = {}
+    if row["energies"]:
+        fields |= {
+            "energies": int(row["energies"]),
+            "T": f"{row['temperature']:.0f} K",
+            "batch ESS": f"{100 * row['ess_fraction']:.0f} %",
+            "gap": f"{row['elbo_gap']:.2f}",
+        }
+    if row["frames"]:
+        fields |= {"frames": int(row["frames"]), "-ln q": f"{row['loss_data']:.2f}"}
+    skipped, failed = int(row["skipped_steps"]), int(row["failed_energies"])
+    return fields | ({"skipped": skipped, "failed": failed} if skipped or failed else {})

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from boltzgen.errors import BoltzgenError
 from boltzgen.flow.generator import Architecture, Generator
@@ -19,10 +18,11 @@ from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.data import held_out_loss
 from boltzgen.training.gradient import GradientWorkers, Sources, StepGradient, StepPlan
-from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows
+from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows, shown_figures
 from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import Scored
 from boltzgen.training.replay import Pool, Replay
+from boltzgen.training.weights import Best, to_arrays, to_tensors
 
 GRADIENT_CLIP = 10.0
 AVERAGING_STEPS = 50
@@ -42,8 +42,8 @@ COUNTERS = (
 )
 """Attributes of the trainer that only grow, each also a column of the history."""
 
-HELD_OUT_EVERY = 20
-"""Steps after which held-out frames are looked at."""
+HELD_OUT_EVERY = 0.02
+"""Share of the budget after which held-out frames are looked at again."""
 
 PATIENCE = 0.3
 """Share of the budget without a better held-out loss after which learning from data alone ends."""
@@ -70,25 +70,6 @@ class Diverged(BoltzgenError):  # noqa: N818  # the training has, nobody erred
     def __init__(self, message: str, batch: dict[str, Any]) -> None:
         super().__init__(message)
         self.batch = batch
-
-
-@dataclass(frozen=True)
-class Best:
-    """Averaged weights with the lowest loss on held-out frames so far, and the progress at which they were found."""
-
-    loss: float
-    progress: float
-    weights: dict[str, Tensor]
-
-    def to_tree(self) -> dict[str, Any]:
-        """Nested arrays, to be stored."""
-        return {"loss": self.loss, "progress": self.progress, "weights": to_arrays(self.weights)}
-
-    @classmethod
-    def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Best:
-        """Build from what :meth:`to_tree` returned."""
-        weights = {name: value.to(device) for name, value in to_tensors(tree["weights"]).items()}
-        return cls(tree["loss"], tree["progress"], weights)
 
 
 class Trainer:
@@ -133,6 +114,7 @@ class Trainer:
         self._pool: Pool | None = None
         self._skipped_in_a_row = 0
         self._steps_at_level = 0
+        self._judged_at = 0.0
 
     @property
     def progress(self) -> float:
@@ -255,8 +237,9 @@ class Trainer:
 
     def _judge_by_held_out(self) -> float:
         """−E ln q(x) of held-out frames now and then, else NaN; remembers the best weights if data are all there is."""
-        if self.sources.data is None or (self.step % HELD_OUT_EVERY and self.progress < 1.0):
+        if self.sources.data is None or (self.progress < min(1.0, self._judged_at + HELD_OUT_EVERY)):
             return math.nan
+        self._judged_at = self.progress
         loss = held_out_loss(self.average, self.sources.data.held_out)
         if self.method.learns_from_data_alone and (self.best is None or loss < self.best.loss):
             weights = {name: value.clone() for name, value in self.average.state_dict().items()}
@@ -299,21 +282,9 @@ class Trainer:
         self.history.append(row)
 
     def _report(self) -> Progress:
-        row, progress = self.history[-1], self.progress
+        progress = self.progress
         left = self.seconds * (1.0 - progress) / progress if progress > 0.02 else None
-        fields: dict[str, float | int | str] = {}
-        if self.energies:
-            fields |= {
-                "energies": self.energies,
-                "T": f"{row['temperature']:.0f} K",
-                "batch ESS": f"{100 * row['ess_fraction']:.0f} %",
-                "gap": f"{row['elbo_gap']:.2f}",
-            }
-        if self.frames:
-            fields |= {"frames": self.frames, "-ln q": f"{row['loss_data']:.2f}"}
-        if self.skipped_steps or self.failed_energies:
-            fields |= {"skipped": self.skipped_steps, "failed": self.failed_energies}
-        return Progress("train", progress, left, fields)
+        return Progress("train", progress, left, shown_figures(self.history[-1]))
 
     def state(self) -> dict[str, Any]:
         """Everything that makes a resumed training the same training, as nested arrays."""
@@ -326,6 +297,7 @@ class Trainer:
             "best": self.best and self.best.to_tree(),
             "cooling_level": self.cooling.level,
             "steps_at_level": self._steps_at_level,
+            "judged_at": self._judged_at,
             "replay": self.replay.to_tree(),
             "pool": self._pool and self._pool.to_tree(),
             "history": history_columns(self.history),
@@ -342,6 +314,7 @@ class Trainer:
             setattr(self, name, value)
         self.cooling.level = int(tree["cooling_level"])
         self._steps_at_level = int(tree["steps_at_level"])
+        self._judged_at = float(tree["judged_at"])
         device = next(self.generator.parameters()).device
         self.replay.load_tree(tree["replay"], device)
         if tree["pool"] is not None:
@@ -349,13 +322,3 @@ class Trainer:
         if tree["best"] is not None:
             self.best = Best.from_tree(tree["best"], device)
         self.history = history_rows(tree["history"])
-
-
-def to_arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A state dictionary as numpy arrays on the CPU."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
-
-
-def to_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The inverse of :func:`to_arrays`."""
-    return {name: torch.as_tensor(value) for name, value in state.items()}

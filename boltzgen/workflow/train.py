@@ -19,7 +19,8 @@ from boltzgen.storage.tree import get_tree, put_tree
 from boltzgen.target import Target
 from boltzgen.training.gradient import Sources
 from boltzgen.training.history import history_columns
-from boltzgen.training.trainer import Diverged, Trainer, TrainSettings, to_arrays
+from boltzgen.training.trainer import Diverged, Trainer, TrainSettings
+from boltzgen.training.weights import to_arrays
 from boltzgen.workflow.learning import load_data, method_of, reaction_coordinate
 from boltzgen.workflow.load import available_cores, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare

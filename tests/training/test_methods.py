@@ -122,7 +122,7 @@ def test_overfitting_shows_and_the_best_weights_are_taken(single):
 
 
 def test_resumed_training_on_data_is_the_same_training(single):
-    data = single.frames(500, seed=4)
+    data = single.frames(2000, seed=4)
     settings = TrainSettings(max_energies=20_000, method=ANNEALED.mixed_with_data(1.0))
 
     def trainer():
@@ -130,7 +130,7 @@ def test_resumed_training_on_data_is_the_same_training(single):
 
     straight, broken, resumed = trainer(), trainer(), trainer()
     assert straight.run(lambda p: None, lambda: True, lambda: None)
-    steps = iter(range(25))
+    steps = iter(range(12))
     assert not broken.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
     resumed.load_state(broken.state())
     assert resumed.run(lambda p: None, lambda: True, lambda: None)
