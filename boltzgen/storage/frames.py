@@ -60,7 +60,7 @@ def read_frames(path: Path, molecule: Molecule, temperature: float) -> ForeignFr
     StorageError
         If it cannot be read.
     """
-    kind = _kind(path)
+    kind = trajectory_kind(path)
     log_weight = None
     if kind == ".h5":
         positions, atoms, log_weight = _read_hdf5(path, temperature)
@@ -75,7 +75,16 @@ def read_frames(path: Path, molecule: Molecule, temperature: float) -> ForeignFr
     return ForeignFrames(positions[:, order].astype(np.float64), weights, log_weight is not None, reordered)
 
 
-def _kind(path: Path) -> str:
+def trajectory_kind(path: Path) -> str:
+    """One of ``FORMATS``, by content or by ending.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or of another format.
+    StorageError
+        If it cannot be read.
+    """
     if not path.exists():
         raise InputError(f"{path}: no such file. Check the path.")
     if not path.is_file():

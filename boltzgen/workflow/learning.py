@@ -18,7 +18,7 @@ from boltzgen.errors import InputError
 from boltzgen.flow.generator import Slow
 from boltzgen.molecule import Molecule
 from boltzgen.progress import Reporter
-from boltzgen.storage.frames import ForeignFrames, read_frames
+from boltzgen.storage.frames import ForeignFrames, read_frames, trajectory_kind
 from boltzgen.target import Target
 from boltzgen.training.data import DataSet, LatentFrames
 from boltzgen.training.method import DATA, METHODS, Method
@@ -40,14 +40,16 @@ class Data:
 
 
 def method_of(settings: TrainConfig) -> Method:
-    """The method that the settings ask for.
+    """The method that the settings ask for, before anything is prepared.
 
     Raises
     ------
     InputError
-        If it needs data and there are none.
+        If it needs data and there are none, or a file of them is missing or no trajectory.
     """
     method = METHODS[settings.method]
+    for name in settings.data:
+        trajectory_kind(Path(name))
     if method is DATA and not settings.data:
         raise InputError("train.method = data: there are no frames to learn from. Give --data FILE.")
     if settings.data and method is not DATA:
