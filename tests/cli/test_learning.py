@@ -89,12 +89,12 @@ def test_training_on_own_weighted_samples_takes_no_energies(folder):
 
 def test_data_and_energies_mix_and_what_is_torn_is_left_out(folder, foreign):
     run = fresh(folder, "mixed.run")
-    settings = ("--set", "train.data_weight=0.25", "--set", "train.start_temperature=300")
-    arguments = ("--data", foreign, *settings, "--max-energies", 10_000, "--json")
+    settings = ("--set", "train.data_weight=0.25")
+    arguments = ("--data", foreign, *settings, "--max-energies", 30_000, "--json")
     result = shell("train", run, *arguments, cwd=folder)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    assert answer["n_energy_evaluations"] == answer["n_force_evaluations"] == answer["frames"] == 10_000
+    assert answer["n_energy_evaluations"] == answer["n_force_evaluations"] == answer["frames"] == 30_000
     assert answer["data"]["frames_inside"] == N - N // 5
     assert sum(answer["data"]["outside"].values()) == N // 5
     assert "warning: " in result.stderr
@@ -110,7 +110,7 @@ def test_data_and_energies_mix_and_what_is_torn_is_left_out(folder, foreign):
     ):
         assert np.isfinite(last[name]), name
     assert last["seconds_energy"] > 0.0 < last["seconds_flow"]
-    assert last["forces"] == last["energies"] == 10_000
+    assert last["forces"] == last["energies"] == 30_000
     with h5py.File(folder / run / "flow.h5") as file:
         assert len(file["history/loss_data"]) == len(metrics(folder / run))
 
