@@ -145,6 +145,23 @@ class TrainConfig(_Section):
     device: Device = Field(default="auto", description="auto, cpu, mps, cuda or cuda:N")
     start_temperature: float = Field(default=600.0, gt=0, le=10_000, description="K, where annealing begins")
     learning_rate: float = Field(default=3e-3, gt=0, le=1, description="of the optimiser, at its highest")
+    method: Literal["annealed", "energy", "data"] = Field(
+        default="annealed",
+        description="annealed: from energies, cooling; energy: plain reverse KL, loses modes; data: from frames alone",
+    )
+    data: tuple[str, ...] = Field(
+        default=(), description="trajectories (.h5, .dcd, .xtc, .pdb) of the ensemble, to learn from"
+    )
+    data_weight: float = Field(
+        default=0.5, ge=0, le=1, description="a of (1 - a) losses of energies + a loss of data, where there are data"
+    )
+    rc: str | None = Field(
+        default=None, min_length=1, description="torsion (phi:ALA2 or 4-6-8-14) or distance (1-12) to be spread evenly"
+    )
+    rc_range: tuple[float, ...] = Field(
+        default=(), description="over which range: degrees of a torsion (empty: all), nm of a distance"
+    )
+    rc_weight: float = Field(default=1.0, gt=0, le=1e4, description="of the loss that spreads rc")
 
 
 class SampleConfig(_Section):

@@ -71,6 +71,7 @@ _TRAINING_PANELS = (
     ("elbo_gap", "log Z − ELBO (nats)"),
     ("ess_fraction", "batch ESS (%)"),
     ("temperature", "temperature (K)"),
+    ("held_out_nll", "held-out −E ln q (nats)"),
 )
 
 
@@ -162,12 +163,13 @@ def log_weight_figure(histogram: Histogram, summary: WeightSummary) -> Figure:
 
 
 def training_figure(columns: Mapping[str, ArrayLike]) -> Figure:
-    """Course of the training over the number of energy evaluations.
+    """Course of the training over the number of energy evaluations, or of draws of frames where there are none.
 
     Parameters
     ----------
     columns
-        ``energies`` and any of ``elbo``, ``elbo_gap``, ``ess_fraction``, ``temperature``, all of one length.
+        ``energies``, ``frames`` if there are no energies, and any of ``elbo``, ``elbo_gap``, ``ess_fraction``,
+        ``temperature``, ``held_out_nll``, all of one length.
         NaN marks what was not measured at a step; panels without a number are left out.
 
     Raises
@@ -177,7 +179,9 @@ def training_figure(columns: Mapping[str, ArrayLike]) -> Figure:
     """
     if "energies" not in columns:
         raise ValueError("training columns lack 'energies'.")
-    energies = np.asarray(columns["energies"], dtype=np.float64)
+    energies, unit = _column(columns, "energies"), "energy evaluations"
+    if "frames" in columns and not energies.any():
+        energies, unit = _column(columns, "frames"), "draws of frames"
     panels = [(n, t) for n, t in _TRAINING_PANELS if n in columns and np.isfinite(_column(columns, n)).any()]
     if not panels:
         raise ValueError("training columns hold no measured value.")
@@ -190,7 +194,7 @@ def training_figure(columns: Mapping[str, ArrayLike]) -> Figure:
             _draw_training(axes, name, energies, _column(columns, name))
             axes.set_ylabel(title)
         for axes in grid[-1]:
-            axes.set_xlabel("energy evaluations")
+            axes.set_xlabel(unit)
         return figure
 
 

@@ -89,6 +89,8 @@ def prepare(source: options.Source = None, output: options.Output = None, smiles
     options.TIME_BUDGET,
     options.MAX_ENERGIES,
     options.DEVICE,
+    options.METHOD,
+    options.DATA,
 )
 def train(
     source: options.SourceOrRun = None,
@@ -97,7 +99,7 @@ def train(
     max_time: options.MaxTime = None,
     resume: options.Resume = True,
 ) -> Plan:
-    """Train the flow from energies alone; a molecule is prepared first."""
+    """Train the flow, from energies alone or from frames too; a molecule is prepared first."""
     prepared = source is not None and smiles is None and Path(source).is_dir()
     if prepared and output is not None:
         raise InputError(f"{source}: is a run directory already. Leave -o out.")

@@ -161,6 +161,24 @@ DEVICE = Flag(
     metavar="NAME",
     default="auto",
 )
+METHOD = Flag(
+    "method",
+    ("--method",),
+    "annealed (energies, cooling), energy (plain reverse KL, loses modes) or data (frames alone).",
+    TRAINING,
+    key="train.method",
+    metavar="NAME",
+    default="annealed",
+)
+DATA = Flag(
+    "data",
+    ("--data",),
+    "Frames of the ensemble to learn from (.h5, .dcd, .xtc, .pdb); may be repeated.",
+    TRAINING,
+    key="train.data",
+    metavar="FILE",
+    kind=list[str],
+)
 N_SAMPLES = Flag(
     "n",
     ("-n",),

@@ -156,9 +156,23 @@ class MolecularCoordinates:
 
     def is_in_support(self, x: Tensor) -> Tensor:
         """Whether the stiff torsions of positions, as their atoms are labelled, lie in their supports, ``(batch,)``."""
+        return (self.support_excess(x) < 1.0).all(dim=0)
+
+    def support_excess(self, x: Tensor) -> Tensor:
+        """|φ − μ|/W of each stiff torsion as its atoms are labelled, ``(rows, batch)``: below one in its support."""
         rows = self._stiff_rows
-        deviation = charts.wrap(self.geometry.internal(x).torsions[rows] - self._torsions[rows])
-        return (deviation.abs() < self._widths[rows]).all(dim=0)
+        return charts.wrap(self.geometry.internal(x).torsions[rows] - self._torsions[rows]).abs() / self._widths[rows]
+
+    def stretches(self, x: Tensor) -> Tensor:
+        """r/μ of each bond of the Z-matrix as its atoms are labelled, ``(atoms − 1, batch)``."""
+        return self.geometry.internal(x).bonds / self._bonds
+
+    @property
+    def stiff_torsions(self) -> list[tuple[int, int, int, int]]:
+        """The atoms of each stiff torsion, in the order of :meth:`support_excess`."""
+        z, rows = self.zmatrix, self._stiff_rows.cpu().numpy() + 3
+        columns = (column[rows].tolist() for column in (z.atom, z.bond, z.angle, z.torsion))
+        return list(zip(*columns, strict=True))
 
     def _to_angles(self, d: Tensor) -> tuple[Tensor, Tensor]:
         if not self._in_line:

@@ -122,7 +122,11 @@ class Generator(nn.Module):
     def log_prob_slow(self, slow: Slow) -> Tensor:
         """ln q(k, τ), ``(batch,)``."""
         _, log_det = self.torsion_flow.inverse(slow.torsions, self._one_hot(slow.label))
-        return self._log_labels()[slow.label] + self._log_base_torsions + log_det
+        return self.log_prob_label(slow.label) + self._log_base_torsions + log_det
+
+    def log_prob_label(self, label: Tensor) -> Tensor:
+        """ln q(k), ``(batch,)``."""
+        return self._log_labels()[label]
 
     def log_prob_stiff(self, stiff: Tensor, slow: Slow) -> Tensor:
         """ln q(z | τ, k), ``(batch,)``."""

@@ -8,6 +8,7 @@ from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.target import Target
 from boltzgen.training.annealing import Schedule
 from boltzgen.training.gradient import PART_SIZE
+from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import forward_kl, reverse_kl, score
 from boltzgen.training.trainer import REPLAY_CAPACITY
 
@@ -20,7 +21,9 @@ BACKWARD = 2.0
 _PROBES = 16, 32
 
 
-def training_memory(target: Target, architecture: Architecture, device: torch.device, threads: int) -> int:
+def training_memory(
+    target: Target, architecture: Architecture, device: torch.device, threads: int, method: Method = ANNEALED
+) -> int:
     """Bytes that training a flow on a target takes on a device, beside the program itself.
 
     What a forward pass saves is counted on a few samples of each of two sizes, and extrapolated to a batch.
@@ -30,14 +33,14 @@ def training_memory(target: Target, architecture: Architecture, device: torch.de
         batch = min(batch, PART_SIZE * min(threads, -(-batch // PART_SIZE)))
     generator = Generator(architecture)
     single = target.to(torch.float32)
-    few, more = (_saved_bytes(generator, single, n) for n in _PROBES)
+    few, more = (_saved_bytes(generator, single, n, method) for n in _PROBES)
     of_one = (more - few) / (_PROBES[1] - _PROBES[0])
     weights = sum(p.numel() * p.element_size() for p in generator.parameters())
     replay = 2 * 4 * REPLAY_CAPACITY * (architecture.n_torsions + 4)  # twice, for the pool; a label is two words
     return int(BACKWARD * of_one * batch + COPIES_OF_WEIGHTS * weights + replay)
 
 
-def _saved_bytes(generator: Generator, target: Target, n: int) -> int:
+def _saved_bytes(generator: Generator, target: Target, n: int, method: Method = ANNEALED) -> int:
     """Bytes of all tensors that the backward pass of one step on ``n`` samples needs."""
     kept: dict[int, torch.Tensor] = {}
 
@@ -45,8 +48,22 @@ def _saved_bytes(generator: Generator, target: Target, n: int) -> int:
         kept[saved.untyped_storage().data_ptr()] = saved
         return saved
 
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        drawn = generator.sample(n, rng)
+    atlas = target.coordinates
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        scored = score(generator, target, n, target.temperature, torch.Generator().manual_seed(0))
-        reverse_kl(scored)
-        forward_kl(generator, scored.slow)
+        losses = []
+        if method.own:
+            losses.append(
+                reverse_kl(score(generator, target, n, target.temperature, rng, through_slow=method.through_slow))
+            )
+        if method.replay:
+            losses.append(forward_kl(generator, drawn.slow))
+        if method.data:
+            losses.append(-generator.log_prob(drawn.slow, drawn.stiff).mean())
+        if method.spread:
+            latent = generator.sample(n, rng)
+            x, _ = atlas.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
+            losses.append(x.sum())
     return sum(saved.untyped_storage().nbytes() for saved in kept.values())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from boltzgen.flow.generator import Generator
 from boltzgen.target import Target
-from boltzgen.training.objectives import Scored, broad_choice, forward_kl, reverse_kl, score
+from boltzgen.training.data import DataSet, negative_log_likelihood
+from boltzgen.training.method import Method
+from boltzgen.training.objectives import Clock, Scored, broad_choice, forward_kl, label_surrogate, reverse_kl, score
+from boltzgen.training.reaction import ReactionCoordinate, spread_loss
 from boltzgen.training.replay import Pool
 
 PART_SIZE = 1024
@@ -23,9 +26,13 @@ PART_SIZE = 1024
 SMALLEST_PART = 256
 """Samples below which a batch is not cut in two for a second thread: the overhead would eat the gain."""
 
-BROAD_SHARE = 0.25
-"""Share of the draws in which one slow coordinate (rotors excepted) is drawn uniformly: the stiff coordinates stay
-right where the flow has little mass, and the slow ones learn from every basin."""
+
+@dataclass(frozen=True)
+class Sources:
+    """What a method may learn from beside the energy."""
+
+    data: DataSet | None = None
+    coordinate: ReactionCoordinate | None = None
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,49 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
-class StepGradient:
-    """Gradient per parameter, and what came out of the draws.
+class Part:
+    """Gradient per parameter of a part of a step, and what came out of its draws.
 
-    ``log_weights`` are of the draws without a uniform coordinate; ``scored`` has all draws of each part, detached.
+    ``scored`` has all draws, detached; ``own`` those of them that have no uniform coordinate and an energy.
+    ``losses`` are means by name, before their weights. Seconds are of this thread.
     """
 
+    n: int
     gradients: list[Tensor]
-    log_weights: Tensor
+    scored: Scored | None
+    own: Scored | None
+    losses: dict[str, float]
+    seconds_energy: float
+    seconds_flow: float
+
+
+@dataclass(frozen=True)
+class StepGradient:
+    """The sum over the parts of a step; seconds are summed over threads."""
+
+    gradients: list[Tensor]
     scored: list[Scored]
-    n_failed: int
+    own: list[Scored]
+    losses: dict[str, float]
+    seconds_energy: float
+    seconds_flow: float
+
+    @classmethod
+    def of(cls, parts: list[Part]) -> StepGradient:
+        """Sum parts, always in the same order."""
+        total = sum(part.n for part in parts)
+        names = [name for name in parts[0].losses if all(name in part.losses for part in parts)]
+        return cls(
+            gradients=[
+                reduce(torch.add, column).contiguous()
+                for column in zip(*(part.gradients for part in parts), strict=True)
+            ],
+            scored=[part.scored for part in parts if part.scored],
+            own=[part.own for part in parts if part.own],
+            losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
+            seconds_energy=sum(part.seconds_energy for part in parts),
+            seconds_flow=sum(part.seconds_flow for part in parts),
+        )
 
 
 class GradientWorkers:
@@ -60,8 +100,11 @@ class GradientWorkers:
     every operation as it would with threads inside operations. The result does not depend on their number.
     """
 
-    def __init__(self, generator: Generator, target: Target, threads: int) -> None:
-        self._generator, self._target = generator, target
+    def __init__(
+        self, generator: Generator, target: Target, threads: int, method: Method, sources: Sources | None = None
+    ) -> None:
+        self._generator, self._target, self._method = generator, target, method
+        self._sources = sources or Sources()
         self._parameters = list(generator.parameters())
         self._device = self._parameters[0].device
         atlas = target.coordinates
@@ -81,42 +124,66 @@ class GradientWorkers:
                 self._pool.shutdown()
 
     def step(self, plan: StepPlan) -> StepGradient:
-        """The gradient of one step: the sum over its parts, always in the same order."""
+        """The gradient of one step: the sum over its parts."""
         n_parts = self._n_parts(plan.batch)
         sizes = [(plan.batch + part) // n_parts for part in range(n_parts)]
         jobs = [(plan, n, part) for part, n in enumerate(sizes)]
-        parts = list(self._pool.map(self._part, jobs) if self._pool else map(self._part, jobs))
-        return StepGradient(
-            gradients=[
-                reduce(torch.add, column).contiguous()
-                for column in zip(*(part.gradients for part in parts), strict=True)
-            ],
-            log_weights=torch.cat([part.log_weights for part in parts]).double(),
-            scored=[scored for part in parts for scored in part.scored],
-            n_failed=sum(part.n_failed for part in parts),
-        )
+        return StepGradient.of(list(self._pool.map(self._part, jobs) if self._pool else map(self._part, jobs)))
 
     def _n_parts(self, batch: int) -> int:
         if self._device.type != "cpu":
             return 1
         return max(-(-batch // PART_SIZE), min(2, batch // SMALLEST_PART), 1)
 
-    def _part(self, job: tuple[StepPlan, int, int]) -> StepGradient:
+    def _part(self, job: tuple[StepPlan, int, int]) -> Part:
         plan, n, part = job
+        started, clock = time.perf_counter(), Clock()
+        method, sources, generator = self._method, self._sources, self._generator
         rng = self._random((*plan.seed, part))
-        uniform = broad_choice(n, int(BROAD_SHARE * n), self._broad, rng)
-        scored = score(self._generator, self._target, n, plan.temperature, rng, uniform)
-        good = torch.isfinite(scored.log_weight)
-        own = scored.select(good & (uniform < 0))
-        broad = scored.select(good & (uniform >= 0))
         loss = 0.0 * self._parameters[0].sum()  # so that there is a gradient even if every energy fails
-        for group in (own, broad):
-            if len(group.log_weight):
-                loss = loss + len(group.log_weight) * reverse_kl(group)
-        if plan.pool:
-            loss = loss + n * forward_kl(self._generator, plan.pool.draw(n, rng))
+        losses: dict[str, Tensor] = {}
+        scored = own = None
+        if method.own:
+            uniform = broad_choice(n, int(method.broad_share * n), self._broad, rng)
+            through = method.through_slow
+            scored = score(
+                generator, self._target, n, plan.temperature, rng, uniform, through_slow=through, clock=clock
+            )
+            good = torch.isfinite(scored.log_weight)
+            own = scored.select(good & (uniform < 0))
+            for group in (own, scored.select(good & (uniform >= 0))):
+                if len(group):
+                    loss = loss + method.own * len(group) * reverse_kl(group)
+            if len(own):
+                losses["reverse_kl"] = reverse_kl(own) - own.log_weight.median()
+            if len(own) and through and self._target.coordinates.n_charts > 1:
+                loss = loss + method.own * len(own) * label_surrogate(generator, own)
+        if method.replay and plan.pool:
+            losses["forward_kl"] = forward_kl(generator, plan.pool.draw(n, rng))
+            loss = loss + method.replay * n * losses["forward_kl"]
+        if method.data and sources.data:
+            losses["data"] = negative_log_likelihood(generator, sources.data.training.draw(n, rng))
+            loss = loss + method.data * n * losses["data"]
+        if method.spread and sources.coordinate:
+            losses["spread"] = self._spread(plan, n, rng, sources.coordinate)
+            loss = loss + method.spread * n * losses["spread"]
         gradients = torch.autograd.grad(loss / plan.batch, self._parameters, materialize_grads=True)
-        return StepGradient(list(gradients), own.log_weight.detach(), [scored.detach()], int((~good).sum()))
+        return Part(
+            n,
+            list(gradients),
+            scored.detach() if scored else None,
+            own.detach() if own else None,
+            {name: value.item() for name, value in losses.items()},
+            clock.energy,
+            time.perf_counter() - started - clock.energy,
+        )
+
+    def _spread(self, plan: StepPlan, n: int, rng: torch.Generator, coordinate: ReactionCoordinate) -> Tensor:
+        """How unevenly fresh draws lie along a reaction coordinate, with a gradient through all coordinates."""
+        latent = self._generator.sample(n, rng)
+        ratio = plan.temperature / self._target.temperature
+        x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff, ratio)
+        return spread_loss(coordinate.values(x), coordinate)
 
     def _random(self, seed: tuple[int, ...]) -> torch.Generator:
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]

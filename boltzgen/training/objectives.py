@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -21,20 +22,37 @@ LOSS_CLIP = 10.0
 class Scored:
     """Fresh draws, ``stiff`` and ``log_weight = −u + ln r + ln|det| − ln q`` ``(batch,)``, with softened u.
 
-    r is the share of the chart in the configuration, see :mod:`boltzgen.coordinates.atlas`.
+    r is the share of the chart in the configuration, see :mod:`boltzgen.coordinates.atlas`; ``reduced_potential`` is u
+    and ``log_prob_slow`` the part ln q(k, τ) of ln q, ``(batch,)``.
     """
 
     slow: Slow
     stiff: Tensor
     log_weight: Tensor
+    reduced_potential: Tensor
+    log_prob_slow: Tensor
+
+    def __len__(self) -> int:
+        return len(self.log_weight)
 
     def select(self, index: Tensor) -> Scored:
         """The draws of a boolean mask or of indices."""
-        return Scored(self.slow[index], self.stiff[index], self.log_weight[index])
+        return Scored(self.slow[index], *(column[index] for column in self._columns()))
 
     def detach(self) -> Scored:
         """The same numbers without their history."""
-        return Scored(self.slow, self.stiff.detach(), self.log_weight.detach())
+        slow = Slow(self.slow.label, self.slow.torsions.detach())
+        return Scored(slow, *(column.detach() for column in self._columns()))
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        return self.stiff, self.log_weight, self.reduced_potential, self.log_prob_slow
+
+
+class Clock:
+    """Seconds that energies with their forces took; on a GPU, until their computation was handed over."""
+
+    def __init__(self) -> None:
+        self.energy = 0.0
 
 
 def score(
@@ -44,25 +62,32 @@ def score(
     temperature: float,
     rng: torch.Generator,
     uniform: Tensor | None = None,
+    *,
+    through_slow: bool = False,
+    clock: Clock | None = None,
 ) -> Scored:
-    """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies.
+    """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies with forces.
 
-    The log weight is differentiable through the stiff coordinates alone, not through label and torsions.
+    The log weight is differentiable through the stiff coordinates alone, or ``through_slow`` through the torsions
+    as well. A label has no such gradient, see :func:`label_surrogate`.
 
     ``uniform (n,)`` names a slow coordinate to be drawn uniformly in each draw, or −1, see
     :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
     not finite, and no gradient through the energy.
     """
     atlas = target.coordinates
-    with torch.no_grad():
+    with torch.set_grad_enabled(through_slow and torch.is_grad_enabled()):
         slow, log_prob = generator.sample_slow(n, rng, uniform)
     stiff, log_conditional = generator.sample_stiff(slow, rng)
     x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff, temperature / target.temperature)
+    started = time.perf_counter()
     u = target.reduced_potential(x, temperature, softening=PAIR_SOFTENING)
+    if clock:
+        clock.energy += time.perf_counter() - started
     log_weight = log_det - u - log_prob - log_conditional
     if atlas.n_charts > 1:
         log_weight = log_weight + atlas.log_shares(x).gather(0, slow.label[None])[0]
-    return Scored(slow, stiff, log_weight)
+    return Scored(slow, stiff, log_weight, u, log_prob)
 
 
 def reverse_kl(scored: Scored) -> Tensor:
@@ -75,6 +100,17 @@ def reverse_kl(scored: Scored) -> Tensor:
     excess = loss - loss.detach().median()
     beyond = LOSS_CLIP * (1.0 + torch.log(excess.clamp(min=LOSS_CLIP) / LOSS_CLIP))
     return torch.where(excess > LOSS_CLIP, beyond, excess).mean()
+
+
+def label_surrogate(generator: Generator, scored: Scored) -> Tensor:
+    """A scalar whose gradient is that of the reverse KL through the distribution of labels.
+
+    A label is drawn and not transformed, so it has the score-function gradient E[(L − L̄) ∇ ln q(k)], with the loss
+    L = −log w cut at 10 nats above the median.
+    """
+    loss = -scored.log_weight.detach()
+    loss = (loss - loss.median()).clamp(max=LOSS_CLIP)
+    return ((loss - loss.mean()) * generator.log_prob_label(scored.slow.label)).mean()
 
 
 def forward_kl(generator: Generator, slow: Slow) -> Tensor:

@@ -19,21 +19,26 @@ ESS_FLOOR = 0.2
 
 @dataclass(frozen=True)
 class Pool:
-    """Slow coordinates of n draws and their normalised weights ``(n,)``, tempered by the power λ."""
+    """Slow coordinates of n draws and their normalised weights ``(n,)``, tempered by the power λ.
+
+    ``ess_fraction`` is the effective share of the weights before that.
+    """
 
     slow: Slow
     weights: Tensor
     tempering: float
+    ess_fraction: float
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""
-        return {**_slow_to_tree(self.slow), "weights": self.weights.cpu().numpy(), "tempering": self.tempering}
+        numbers = {"tempering": self.tempering, "ess_fraction": self.ess_fraction}
+        return {**_slow_to_tree(self.slow), "weights": self.weights.cpu().numpy(), **numbers}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Pool:
         """Build from what :meth:`to_tree` returned."""
         weights = torch.as_tensor(tree["weights"], device=device)
-        return cls(_slow_from_tree(tree, device), weights, tree["tempering"])
+        return cls(_slow_from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"])
 
     def draw(self, n: int, rng: torch.Generator) -> Slow:
         """Resample ``n`` by weight, with replacement."""
@@ -82,7 +87,7 @@ class Replay:
         slow = Slow(*(torch.cat([getattr(s, name) for s, _ in self._batches]) for name in ("label", "torsions")))
         log_weight = torch.cat([w for _, w in self._batches]).double()
         tempering = _tempering(log_weight)
-        return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering)
+        return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering, _share(log_weight))
 
 
 def _slow_to_tree(slow: Slow) -> dict[str, Any]:
@@ -93,17 +98,18 @@ def _slow_from_tree(tree: Mapping[str, Any], device: torch.device) -> Slow:
     return Slow(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions")))
 
 
+def _share(log_weight: Tensor) -> float:
+    """Kish's effective share of weights."""
+    weights = torch.softmax(log_weight, dim=0)
+    return 1.0 / (weights.square().sum().item() * len(weights))
+
+
 def _tempering(log_weight: Tensor) -> float:
     """Largest λ ≤ 1 whose weights w^λ keep the effective share above the floor, by bisection."""
-
-    def share(power: float) -> float:
-        weights = torch.softmax(power * log_weight, dim=0)
-        return 1.0 / (weights.square().sum().item() * len(weights))
-
-    if share(1.0) >= ESS_FLOOR:
+    if _share(log_weight) >= ESS_FLOOR:
         return 1.0
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if share(middle) >= ESS_FLOOR else (low, middle)
+        low, high = (middle, high) if _share(middle * log_weight) >= ESS_FLOOR else (low, middle)
     return low

@@ -1,4 +1,4 @@
-"""The trainer: one loop, energy-only, resumable, that ends with its budget."""
+"""The trainer: one loop for all methods, resumable, that ends with its budget."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from boltzgen.errors import BoltzgenError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
-from boltzgen.training.gradient import GradientWorkers, StepPlan
+from boltzgen.training.data import held_out_loss
+from boltzgen.training.gradient import GradientWorkers, Sources, StepGradient, StepPlan
+from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows, shown_figures
+from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import Scored
 from boltzgen.training.replay import Pool, Replay
+from boltzgen.training.weights import Best, to_arrays, to_tensors
 
 GRADIENT_CLIP = 10.0
 AVERAGING_STEPS = 50
@@ -33,35 +36,32 @@ POOL_REFRESH = 5
 
 MAX_SKIPPED_IN_A_ROW = 20
 
-COLUMNS = (
-    "step",
-    "energies",
-    "replayed",
-    "seconds",
-    "temperature",
-    "learning_rate",
-    "batch",
-    "elbo",
-    "log_z",
-    "elbo_gap",
-    "ess_fraction",
-    "tempering",
-    "skipped_steps",
-    "failed_energies",
+COUNTERS = (
+    *("step", "energies", "forces", "replayed", "frames", "skipped_steps", "failed_energies"),
+    *("seconds", "seconds_energy", "seconds_flow", "seconds_other"),
 )
-"""Columns of the history: ``elbo``, ``log_z``, ``elbo_gap`` (nats) and ``ess_fraction`` are of the running batch, with
-softened energies, at the current temperature; a small batch flatters ESS."""
+"""Attributes of the trainer that only grow, each also a column of the history."""
+
+HELD_OUT_EVERY = 0.02
+"""Share of the budget after which held-out frames are looked at again."""
+
+PATIENCE = 0.3
+"""Share of the budget without a better held-out loss after which learning from data alone ends."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Budget and seed of a training run; ``time_budget`` in seconds."""
+    """Method, budget and seed of a training run; ``time_budget`` in seconds.
+
+    ``max_energies`` counts draws of frames where the method evaluates no energies.
+    """
 
     max_energies: int | None
     time_budget: float | None = None
     start_temperature: float = 600.0
     learning_rate: float = 3e-3
     seed: int = 0
+    method: Method = ANNEALED
 
 
 class Diverged(BoltzgenError):  # noqa: N818  # the training has, nobody erred
@@ -73,11 +73,12 @@ class Diverged(BoltzgenError):  # noqa: N818  # the training has, nobody erred
 
 
 class Trainer:
-    """Trains a generator on a target while the temperature falls by a criterion.
+    """Trains a generator on a target by the losses that a method names.
 
-    The stiff coordinates learn by reverse KL given the slow ones. These, where the modes are, learn by forward KL on
-    the flow's own reweighted draws, which covers modes where reverse KL would drop them. The result is a moving average
-    of the weights.
+    With the method ``ANNEALED`` the stiff coordinates learn by reverse KL given the slow ones. These, where the modes
+    are, learn by forward KL on the flow's own reweighted draws, which covers modes where reverse KL would drop them,
+    while the temperature falls by a criterion. The result is a moving average of the weights; of a training on data
+    alone the one that was best on held-out frames.
     """
 
     def __init__(
@@ -87,9 +88,12 @@ class Trainer:
         settings: TrainSettings,
         device: torch.device | str = "cpu",
         threads: int = 1,
+        sources: Sources | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.method = settings, settings.method
         self.threads = threads
+        data, coordinate = (sources.data, sources.coordinate) if sources else (None, None)
+        self.sources = Sources(data.to(torch.float32, device) if data else None, coordinate)
         self.target = target.to(torch.float32, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -97,31 +101,59 @@ class Trainer:
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), fused=True)
         self.schedule = Schedule(learning_rate=settings.learning_rate)
-        start = max(settings.start_temperature, target.temperature)
+        start = max(settings.start_temperature if self.method.cools else 0.0, target.temperature)
         self.cooling = Cooling(start, target.temperature)
+        if not self.method.cools:
+            self.cooling.level = self.cooling.levels
         self.replay = Replay(REPLAY_CAPACITY)
         self.history: list[dict[str, float]] = []
-        self.step = self.energies = self.replayed = 0
+        self.step = self.energies = self.forces = self.replayed = self.frames = 0
         self.skipped_steps = self.failed_energies = 0
-        self.seconds = 0.0
+        self.seconds = self.seconds_energy = self.seconds_flow = self.seconds_other = 0.0
+        self.best: Best | None = None
         self._pool: Pool | None = None
         self._skipped_in_a_row = 0
         self._steps_at_level = 0
+        self._judged_at = 0.0
 
     @property
     def progress(self) -> float:
         """Used share of the budget, 0 to 1: the larger of energies and seconds."""
         settings = self.settings
-        by_energies = self.energies / settings.max_energies if settings.max_energies else 0.0
+        by_energies = self._spent / settings.max_energies if settings.max_energies else 0.0
         by_time = self.seconds / settings.time_budget if settings.time_budget else 0.0
         return min(1.0, max(by_energies, by_time))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used, or data alone have nothing more to teach."""
+        if self.best is None:
+            return self.progress >= 1.0
+        # A flow that closes in on each frame of a few ends without a finite density elsewhere.
+        collapsed = self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
+        return self.progress >= 1.0 or self.progress - self.best.progress > PATIENCE or collapsed
+
+    @property
+    def result(self) -> Generator:
+        """The trained flow: the averaged weights, of data alone those with the lowest held-out loss."""
+        if self.best is None:
+            return self.average
+        chosen = copy.deepcopy(self.average)
+        chosen.load_state_dict(self.best.weights)
+        return chosen
+
+    @property
+    def _spent(self) -> int:
+        """What ``max_energies`` counts."""
+        return self.frames if self.method.learns_from_data_alone else self.energies
 
     def counts(self) -> dict[str, int]:
         """What was spent and what went wrong; every energy of training comes with its forces."""
         return {
             "n_energy_evaluations": self.energies,
-            "n_force_evaluations": self.energies,
+            "n_force_evaluations": self.forces,
             "replayed": self.replayed,
+            "frames": self.frames,
             "skipped_steps": self.skipped_steps,
             "n_failed": self.failed_energies,
         }
@@ -137,10 +169,10 @@ class Trainer:
 
         ``checkpoint`` is called every ``checkpoint_every`` seconds and when stopped early.
         """
-        workers = GradientWorkers(self.generator, self.target, self.threads)
+        workers = GradientWorkers(self.generator, self.target, self.threads, self.method, self.sources)
         last_checkpoint = time.monotonic()
         with workers.active():
-            while self.progress < 1.0:
+            while not self.finished:
                 if not keep_on():
                     checkpoint()
                     return False
@@ -156,22 +188,21 @@ class Trainer:
         return True
 
     def _one_step(self, workers: GradientWorkers) -> None:
+        started = time.perf_counter()
         progress = self.progress
         rate = self.schedule.rate(progress, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.schedule.batch(progress)
         if self.settings.max_energies:
-            batch = min(batch, self.settings.max_energies - self.energies)
+            batch = min(batch, self.settings.max_energies - self._spent)
         seed = (self.settings.seed, self.step)
-        if self._steps_at_level and self._steps_at_level % POOL_REFRESH == 0:
+        if self.method.replay and self._steps_at_level and self._steps_at_level % POOL_REFRESH == 0:
             self._pool = self.replay.pool() or self._pool
+        waited = -time.perf_counter()
         step = workers.step(StepPlan(batch, self.cooling.temperature, self._pool, seed))
-        self.energies += batch
-        self.failed_energies += step.n_failed
-        self.replayed += batch if self._pool else 0
-        for scored in step.scored:
-            self.replay.add(scored)
+        waited += time.perf_counter()
+        self._count(step, batch)
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP, foreach=True)
@@ -182,23 +213,45 @@ class Trainer:
         else:
             self._count_skipped(step.scored)
         self.step += 1
-        self._record(step.log_weights, batch, rate)
+        held_out = self._judge_by_held_out()
+        self.seconds_other += time.perf_counter() - started - waited
+        self._record(step, batch, rate, held_out)
         self._steps_at_level += 1
         if self.cooling.update(self.progress, self.history[-1]["elbo_gap"]):
             # The pool stays until there are as many draws at the new temperature: the torsions change little.
             self.replay.clear()
             self._steps_at_level = 0
 
+    def _count(self, step: StepGradient, batch: int) -> None:
+        n = sum(len(scored) for scored in step.scored)
+        self.energies += n
+        self.forces += n  # the stiff coordinates always have a gradient through the energy
+        self.failed_energies += sum(int((~torch.isfinite(scored.log_weight)).sum()) for scored in step.scored)
+        self.replayed += batch if self._pool else 0
+        self.frames += batch if self.method.data else 0
+        self.seconds_energy += step.seconds_energy
+        self.seconds_flow += step.seconds_flow
+        if self.method.replay:
+            for scored in step.scored:
+                self.replay.add(scored)
+
+    def _judge_by_held_out(self) -> float:
+        """−E ln q(x) of held-out frames now and then, else NaN; remembers the best weights if data are all there is."""
+        if self.sources.data is None or (self.progress < min(1.0, self._judged_at + HELD_OUT_EVERY)):
+            return math.nan
+        self._judged_at = self.progress
+        loss = held_out_loss(self.average, self.sources.data.held_out)
+        if self.method.learns_from_data_alone and (self.best is None or loss < self.best.loss):
+            weights = {name: value.clone() for name, value in self.average.state_dict().items()}
+            self.best = Best(loss, self.progress, weights)
+        return loss
+
     def _count_skipped(self, scored: list[Scored]) -> None:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            columns = {
-                "label": torch.cat([part.slow.label for part in scored]),
-                "torsions": torch.cat([part.slow.torsions for part in scored]),
-                "stiff": torch.cat([part.stiff for part in scored]),
-                "log_weight": torch.cat([part.log_weight for part in scored]),
-            }
+        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW and self.best is None:
+            draws = [{**vars(part.slow), "stiff": part.stiff, "log_weight": part.log_weight} for part in scored]
+            columns = {name: torch.cat([part[name] for part in draws]) for name in (draws[0] if draws else ())}
             raise Diverged(
                 f"training stopped: {MAX_SKIPPED_IN_A_ROW} steps in a row had no finite gradient (step {self.step}). "
                 "Begin anew with --no-resume and a smaller train.learning_rate.",
@@ -211,43 +264,40 @@ class Trainer:
         for mean, value in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             mean.lerp_(value, share)
 
-    def _record(self, log_weights: Tensor, batch: int, rate: float) -> None:
-        n = len(log_weights)
-        elbo = log_weights.mean().item()
-        log_sum = torch.logsumexp(log_weights, 0)
-        log_z = log_sum.item() - math.log(max(n, 1))
-        ess = (2.0 * log_sum - torch.logsumexp(2.0 * log_weights, 0)).exp().item() / max(n, 1)
-        tempering = self._pool.tempering if self._pool else math.nan
-        values = (
-            self.step, self.energies, self.replayed, self.seconds, self.cooling.temperature, rate, batch,
-            elbo, log_z, log_z - elbo, ess, tempering, self.skipped_steps, self.failed_energies,
-        )  # fmt: skip
-        self.history.append(dict(zip(COLUMNS, (float(v) for v in values), strict=True)))
+    def _record(self, step: StepGradient, batch: int, rate: float, held_out: float) -> None:
+        losses = {f"loss_{name}": value for name, value in step.losses.items()}
+        pool = self._pool
+        row = {
+            **dict.fromkeys(COLUMNS, math.nan),
+            **{name: float(getattr(self, name)) for name in COUNTERS},
+            **batch_figures(step.own, self.cooling.temperature, self.target.temperature),
+            **losses,
+            "temperature": self.cooling.temperature,
+            "learning_rate": rate,
+            "batch": float(batch),
+            "held_out_nll": held_out,
+            "tempering": pool.tempering if pool else math.nan,
+            "buffer_ess": pool.ess_fraction if pool else math.nan,
+        }
+        self.history.append(row)
 
     def _report(self) -> Progress:
-        row, progress = self.history[-1], self.progress
+        progress = self.progress
         left = self.seconds * (1.0 - progress) / progress if progress > 0.02 else None
-        fields: dict[str, float | int | str] = {
-            "energies": self.energies,
-            "T": f"{row['temperature']:.0f} K",
-            "batch ESS": f"{100 * row['ess_fraction']:.0f} %",
-            "gap": f"{row['elbo_gap']:.2f}",
-        }
-        if self.skipped_steps or self.failed_energies:
-            fields |= {"skipped": self.skipped_steps, "failed": self.failed_energies}
-        return Progress("train", progress, left, fields)
+        return Progress("train", progress, left, shown_figures(self.history[-1]))
 
     def state(self) -> dict[str, Any]:
         """Everything that makes a resumed training the same training, as nested arrays."""
         moments = self.optimizer.state_dict()["state"]
-        counters = ("step", "energies", "replayed", "skipped_steps", "failed_energies", "seconds")
         return {
             "generator": to_arrays(self.generator.state_dict()),
             "average": to_arrays(self.average.state_dict()),
             "optimizer": {str(k): to_arrays(moment) for k, moment in moments.items()},
-            "counters": {name: getattr(self, name) for name in counters},
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "best": self.best and self.best.to_tree(),
             "cooling_level": self.cooling.level,
             "steps_at_level": self._steps_at_level,
+            "judged_at": self._judged_at,
             "replay": self.replay.to_tree(),
             "pool": self._pool and self._pool.to_tree(),
             "history": history_columns(self.history),
@@ -264,25 +314,11 @@ class Trainer:
             setattr(self, name, value)
         self.cooling.level = int(tree["cooling_level"])
         self._steps_at_level = int(tree["steps_at_level"])
+        self._judged_at = float(tree["judged_at"])
         device = next(self.generator.parameters()).device
         self.replay.load_tree(tree["replay"], device)
         if tree["pool"] is not None:
             self._pool = Pool.from_tree(tree["pool"], device)
-        columns = tree["history"]
-        n_rows = len(next(iter(columns.values()), []))
-        self.history = [{name: float(column[k]) for name, column in columns.items()} for k in range(n_rows)]
-
-
-def to_arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A state dictionary as numpy arrays on the CPU."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
-
-
-def to_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The inverse of :func:`to_arrays`."""
-    return {name: torch.as_tensor(value) for name, value in state.items()}
-
-
-def history_columns(history: list[dict[str, float]]) -> dict[str, Any]:
-    """The history as one float64 array per column."""
-    return {name: torch.tensor([row[name] for row in history], dtype=torch.float64).numpy() for name in COLUMNS}
+        if tree["best"] is not None:
+            self.best = Best.from_tree(tree["best"], device)
+        self.history = history_rows(tree["history"])

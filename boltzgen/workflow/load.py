@@ -14,7 +14,7 @@ from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
 from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
-from boltzgen.training.trainer import to_tensors
+from boltzgen.training.weights import to_tensors
 
 
 def load_generator(run: str | Path) -> BoltzmannGenerator:

@@ -16,6 +16,7 @@ from boltzgen.target import Target
 from boltzgen.training.footprint import training_memory
 from boltzgen.training.objectives import PAIR_SOFTENING
 from boltzgen.workflow.energy import checked_energy
+from boltzgen.workflow.learning import method_of, reaction_coordinate, read_data
 from boltzgen.workflow.load import available_cores, load_target, resolve_device
 from boltzgen.workflow.prepare import describe, is_prepared, open_request
 from boltzgen.workflow.stage import Context, StageResult, Summary, stored_summary
@@ -34,6 +35,7 @@ def preview(
     Fails as the command itself would on its input, its output and its device.
     """
     done = []
+    method = method_of(config.train)
     if source is not None and Path(source).is_dir():
         directory = RunDirectory(Path(source))
         target = load_target(directory)
@@ -54,14 +56,22 @@ def preview(
             "seed": config.seed,
         }
     device = resolve_device(config.train.device if trains else "auto")
+    n_frames = 0
+    if trains:
+        reaction_coordinate(config.train, target.molecule)
+        n_frames = sum(len(file.positions) for file in read_data(config.train, target.molecule, target.temperature))
     if trains and done and train_stage(directory, target, config, device, context).is_done():
         done.append("train")
+    budget = energy_budget(config.train, n_frames)
     architecture = Architecture.of(target.coordinates)
-    memory = training_memory(target, architecture, device, config.threads or available_cores())
+    memory = training_memory(target, architecture, device, config.threads or available_cores(), method)
     training: Summary = {
         "n_parameters": sum(parameter.numel() for parameter in Generator(architecture).parameters()),
-        "training_energies": energy_budget(config.train),
+        "training_energies": None if method.learns_from_data_alone else budget,
+        "training_draws": budget if method.learns_from_data_alone else None,
         "training_seconds": config.train.time_budget,
+        "training_method": config.train.method,
+        "training_frames": n_frames,
         "training_device": str(device),
         "training_memory": memory + (_resident() if device.type == "cpu" else 0),
     }

@@ -28,15 +28,18 @@ def prepare_text(summary: Mapping[str, Any]) -> str:
 
 def preview_text(summary: Mapping[str, Any]) -> str:
     """What would be prepared and trained."""
-    energies, seconds = summary["training_energies"], summary["training_seconds"]
+    energies, draws, seconds = (summary[f"training_{name}"] for name in ("energies", "draws", "seconds"))
     budget = [f"{energies:,} energies"] if energies else []
+    budget += [f"{draws:,} draws of frames"] if draws else []
     budget += [f"{seconds:g} s"] if seconds else []
     lines = [
         *_molecule_lines(summary),
         f"flow          {summary['n_parameters']:,} parameters",
-        f"training      {' or '.join(budget)} on {summary['training_device']}, "
+        f"training      {summary['training_method']}, {' or '.join(budget)} on {summary['training_device']}, "
         f"about {summary['training_memory'] / 2**20:,.0f} MiB of memory",
     ]
+    if summary["training_frames"]:
+        lines.append(f"data          {summary['training_frames']:,} frames")
     if summary["done"]:
         lines.append(f"there already {', '.join(summary['done'])}")
     return "\n".join(lines)
@@ -78,11 +81,21 @@ def _check_lines(check: Mapping[str, Any] | None) -> list[str]:
 
 def train_text(summary: Mapping[str, Any]) -> str:
     """What training cost, and where it ended."""
-    return (
-        f"trained       {summary['n_energy_evaluations']:,} energies with forces in {summary['seconds']:.0f} s "
+    energies, frames = summary["n_energy_evaluations"], summary["frames"]
+    cost = [f"{energies:,} energies with forces"] if energies else []
+    cost += [f"{frames:,} draws of frames"] if frames else []
+    lines = [
+        f"trained       {' and '.join(cost)} in {summary['seconds']:.0f} s "
         f"on {summary['device']}, seed {summary['seed']}; {summary['skipped_steps']} steps skipped, "
-        f"{summary['n_failed']} energies failed\n{_written(summary)}"
-    )
+        f"{summary['n_failed']} energies failed"
+    ]
+    if "data" in summary:
+        data = summary["data"]
+        lines.append(
+            f"data          {data['frames_inside']:,} of {data['frames']:,} frames, {data['ess']:,.0f} effective; "
+            f"held out: -E ln q(x) = {summary['held_out_nll']:.3f} nats"
+        )
+    return "\n".join([*lines, _written(summary)])
 
 
 def sample_text(summary: Mapping[str, Any]) -> str:

@@ -17,7 +17,11 @@ from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.tree import get_tree, put_tree
 from boltzgen.target import Target
-from boltzgen.training.trainer import Diverged, Trainer, TrainSettings, history_columns, to_arrays
+from boltzgen.training.gradient import Sources
+from boltzgen.training.history import history_columns
+from boltzgen.training.trainer import Diverged, Trainer, TrainSettings
+from boltzgen.training.weights import to_arrays
+from boltzgen.workflow.learning import load_data, method_of, reaction_coordinate
 from boltzgen.workflow.load import available_cores, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
@@ -26,9 +30,13 @@ from boltzgen.workflow.summary import train_text
 PRESETS = {"quick": 600_000, "standard": 5_000_000, "thorough": 20_000_000}
 """Energy evaluations of a training run."""
 
+EPOCHS = 10
+"""Draws of each frame on average in a training on data alone, at most: more is learnt by heart."""
+
 
 def train(source: str | None, smiles: str | None, run: Path | None, config: Config, context: Context) -> StageResult:
-    """Train the flow from energies alone: ``flow.h5`` and ``metrics.csv``; a molecule is prepared first."""
+    """Train the flow by the method asked for: ``flow.h5`` and ``metrics.csv``; a molecule is prepared first."""
+    method_of(config.train)  # refused before anything is prepared
     if source is not None and Path(source).is_dir():
         directory = RunDirectory(Path(source))
     else:
@@ -43,10 +51,13 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
         if stage.is_done():
             return stage.skipped()
         torch.set_num_threads(1)  # threads work on parts of a batch, not inside operations
-        trainer = _trainer(target, settings, config.seed, device, config.threads or available_cores())
+        coordinate = reaction_coordinate(settings, target.molecule)
+        data = load_data(settings, target, context.reporter)
+        sources = Sources(data.frames if data else None, coordinate)
+        trainer = _trainer(target, config, device, sources)
         if context.resume and directory.checkpoint_h5.exists():
             _resume(trainer, stage)
-        return _run(trainer, stage)
+        return _run(trainer, stage, {"data": data.summary} if data else {})
 
 
 def train_stage(
@@ -57,9 +68,10 @@ def train_stage(
         "train",
         directory,
         directory.flow_h5,
-        # Without the device: a run may go on elsewhere, if not with the same random numbers.
-        {"train": config.train.model_dump(mode="json", exclude={"device"}), "seed": config.seed},
-        {"system.h5": sha256_of(directory.system_h5)},
+        # Without the device: a run may go on elsewhere, if not with the same random numbers. Data are known by content.
+        {"train": config.train.model_dump(mode="json", exclude={"device", "data"}), "seed": config.seed},
+        {"system.h5": sha256_of(directory.system_h5)}
+        | {f"data {k}": sha256_of(Path(name)) for k, name in enumerate(config.train.data, start=1)},
         target.temperature,
         config.seed,
         context,
@@ -69,25 +81,32 @@ def train_stage(
     )
 
 
-def energy_budget(settings: TrainConfig) -> int | None:
-    """Energy evaluations of a training; None if a time ends it."""
-    return settings.max_energies or (PRESETS[settings.preset] if settings.time_budget is None else None)
+def energy_budget(settings: TrainConfig, n_frames: int = 0) -> int | None:
+    """Energy evaluations of a training, or draws of frames if it learns from these alone; None if a time ends it."""
+    if settings.max_energies or settings.time_budget is not None:
+        return settings.max_energies
+    of_preset = PRESETS[settings.preset]
+    return min(of_preset, EPOCHS * n_frames) if method_of(settings).learns_from_data_alone else of_preset
 
 
-def _run(trainer: Trainer, stage: Stage) -> StageResult:
+def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:
     """Train to the end of the budget and write the flow, or leave a checkpoint and raise Interrupted."""
     directory, context = stage.directory, stage.context
+
+    def summary() -> Summary:
+        return {**_summary(trainer, stage), **learnt_from}
 
     def checkpoint() -> None:
         def fill(file: h5py.File) -> None:
             put_tree(file.create_group("trainer"), trainer.state())
 
         atomic_write(directory.metrics_csv, _csv(trainer.history))
-        stage.write(fill, _summary(trainer, stage), path=directory.checkpoint_h5)
+        stage.write(fill, summary(), path=directory.checkpoint_h5)
 
     def fill(file: h5py.File) -> None:
-        put_tree(file.create_group("architecture"), trainer.average.architecture.to_dict())
-        put_tree(file.create_group("weights"), to_arrays(trainer.average.state_dict()))
+        flow = trainer.result
+        put_tree(file.create_group("architecture"), flow.architecture.to_dict())
+        put_tree(file.create_group("weights"), to_arrays(flow.state_dict()))
         put_tree(file.create_group("history"), history_columns(trainer.history))
 
     with Interrupts(context.deadline) as interrupts:
@@ -102,7 +121,7 @@ def _run(trainer: Trainer, stage: Stage) -> StageResult:
             raise interrupts.error()
         context.reporter.done("train")
         atomic_write(directory.metrics_csv, _csv(trainer.history))
-        result = stage.write(fill, _summary(trainer, stage), files=[directory.metrics_csv])
+        result = stage.write(fill, summary(), files=[directory.metrics_csv])
         directory.checkpoint_h5.unlink(missing_ok=True)
         if interrupts.signalled:
             raise interrupts.error()
@@ -112,21 +131,26 @@ def _run(trainer: Trainer, stage: Stage) -> StageResult:
 def _summary(trainer: Trainer, stage: Stage) -> Summary:
     return {
         **trainer.counts(),
+        "method": stage.config["train"]["method"],
         "elbo_gap": trainer.history[-1]["elbo_gap"],
+        "held_out_nll": trainer.best.loss if trainer.best else trainer.history[-1]["held_out_nll"],
         "seconds": trainer.seconds,
         "device": stage.device,
     }
 
 
-def _trainer(target: Target, settings: TrainConfig, seed: int, device: torch.device, threads: int) -> Trainer:
+def _trainer(target: Target, config: Config, device: torch.device, sources: Sources) -> Trainer:
+    settings = config.train
     train_settings = TrainSettings(
-        max_energies=energy_budget(settings),
+        max_energies=energy_budget(settings, len(sources.data.training) if sources.data else 0),
         time_budget=settings.time_budget,
         start_temperature=settings.start_temperature,
         learning_rate=settings.learning_rate,
-        seed=seed,
+        seed=config.seed,
+        method=method_of(settings),
     )
-    return Trainer(target, Architecture.of(target.coordinates), train_settings, device, threads)
+    threads = config.threads or available_cores()
+    return Trainer(target, Architecture.of(target.coordinates), train_settings, device, threads, sources)
 
 
 def _resume(trainer: Trainer, stage: Stage) -> None:

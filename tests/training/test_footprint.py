@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.training.footprint import _saved_bytes, training_memory
+from boltzgen.training.method import ANNEALED, DATA, ENERGY
 
 CPU = torch.device("cpu")
 
@@ -28,3 +31,13 @@ def test_threads_and_devices_with_larger_parts_take_more(dipeptide_target):
     assert 1.3 * one < two == four  # a batch has two parts
     weights = 4 * sum(p.numel() for p in Generator(architecture).parameters())
     assert one > 6 * weights
+
+
+def test_each_method_is_estimated_by_what_it_computes(dipeptide_target):
+    architecture = Architecture.of(dipeptide_target.coordinates)
+    annealed, energy, data = (
+        training_memory(dipeptide_target, architecture, CPU, 1, method) for method in (ANNEALED, ENERGY, DATA)
+    )
+    assert data < annealed  # no energies
+    assert 0.5 * annealed < energy < 2.0 * annealed
+    assert training_memory(dipeptide_target, architecture, CPU, 1, replace(ANNEALED, spread=1.0)) > 1.2 * annealed
