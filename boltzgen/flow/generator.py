@@ -117,7 +117,8 @@ class Generator(nn.Module):
 
     def log_prob(self, slow: Slow, stiff: Tensor) -> Tensor:
         """ln q(k, τ, z) of latents, ``(batch,)``; NaN in, −inf out."""
-        return torch.nan_to_num(self.log_prob_slow(slow) + self.log_prob_stiff(stiff, slow), nan=-math.inf)
+        value = self.log_prob_slow(slow) + self.log_prob_stiff(stiff, slow)
+        return value.masked_fill(value.isnan(), -math.inf)
 
     def log_prob_slow(self, slow: Slow) -> Tensor:
         """ln q(k, τ), ``(batch,)``."""

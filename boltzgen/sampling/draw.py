@@ -144,7 +144,8 @@ class BoltzmannGenerator:
             rows = (label != k).nonzero()[:, 0]
             if len(rows):
                 parts.append(torch.full_like(log_q, -math.inf).index_put((rows,), self._log_chart(k, x[..., rows])))
-        return torch.nan_to_num(torch.logsumexp(torch.stack(parts), dim=0), nan=-math.inf)
+        total = torch.logsumexp(torch.stack(parts), dim=0)
+        return total.masked_fill(total.isnan(), -math.inf)
 
     def _log_chart(self, k: int, x: torch.Tensor) -> torch.Tensor:
         """ln q(k) q(x | k), ``(batch,)``; −inf outside the support of chart k."""

@@ -56,7 +56,7 @@ class ExtendedTarget:
         self.n_energies += len(u)
         log_prob = log_slow + log_conditional - log_det
         log_weight = atlas.log_share(x, slow.label) - u - log_prob
-        log_weight = torch.where(torch.isfinite(u), torch.nan_to_num(log_weight, nan=-math.inf), -math.inf)
+        log_weight = log_weight.masked_fill(log_weight.isnan() | ~torch.isfinite(u), -math.inf)
         return Draws(x, u, log_weight, log_weight, torch.nan_to_num(log_prob, nan=0.0))
 
     def weigh_base(self, label: Tensor, y: Tensor) -> Draws:
