@@ -8,6 +8,7 @@ from rdkit.Chem import rdMolAlign
 
 from boltzgen.chemistry.embed import WAYS, Way, conformers
 from boltzgen.chemistry.images import FLAT, bare_graph, find_exchanges, graph_of, handedness, like_reference
+from boltzgen.chemistry.perception import held_bonds, planar_atoms
 from boltzgen.molecule import Molecule
 
 APART = 0.02
@@ -42,6 +43,7 @@ class ConformerSearch:
         self._mol = mol
         self._exchanges = find_exchanges(mol, reference, molecule)
         self._hands = _hands(mol, reference)
+        self._held = _held_torsions(mol, reference)
 
     def embed(self, n: int, seed: int) -> np.ndarray:
         """Up to ``n`` conformers ``(k, atoms, 3)`` in nm, neither minimised nor distinct; none where embedding fails.
@@ -69,8 +71,19 @@ class ConformerSearch:
         return np.array(found).reshape(-1, self._n_atoms, 3)
 
     def has_stereo(self, x: np.ndarray) -> np.ndarray:
-        """Whether the atoms with four neighbours of ``(k, atoms, 3)`` have the hand of the reference, ``(k,)``."""
-        return np.array([all(handedness(one, a) * hand > 0.0 for a, hand in self._hands) for one in x], dtype=bool)
+        """Whether structures ``(k, atoms, 3)`` are the stereoisomer of the reference, ``(k,)``.
+
+        Atoms with four neighbours have its hand, and double bonds and amides its cis or trans: torsions about them
+        differ by less than a quarter of a turn.
+        """
+        return np.array(
+            [
+                all(handedness(one, a) * hand > 0.0 for a, hand in self._hands)
+                and all(np.cos(_torsion(one, a) - angle) > 0.0 for a, angle in self._held)
+                for one in x
+            ],
+            dtype=bool,
+        )
 
 
 def embed_conformers(molecule: Molecule, reference_positions: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -137,6 +150,37 @@ def _hands(mol: Chem.Mol, reference: np.ndarray) -> list[tuple[list[int], float]
             if abs(hand) > FLAT:
                 found.append((atoms, hand))
     return found
+
+
+def _held_torsions(mol: Chem.Mol, reference: np.ndarray) -> list[tuple[tuple[int, int, int, int], float]]:
+    """A torsion about each bond that keeps cis or trans, and its angle in the reference."""
+    found = []
+    for i, j in held_bonds(mol, planar_atoms(mol)):
+        ends = [
+            next((n.GetIdx() for n in mol.GetAtomWithIdx(a).GetNeighbors() if n.GetIdx() != b), None)
+            for a, b in ((i, j), (j, i))
+        ]
+        if ends[0] is not None and ends[1] is not None:
+            atoms = (ends[0], i, j, ends[1])
+            if not _is_linear(reference, atoms):
+                found.append((atoms, _torsion(reference, atoms)))
+    return found
+
+
+def _is_linear(x: np.ndarray, atoms: tuple[int, int, int, int]) -> bool:
+    """Whether three neighbours of a torsion are nearly in line, as in allenes, so that it says nothing."""
+    a, b, c, d = x[list(atoms)]
+    return any(
+        np.linalg.norm(np.cross(u, v)) < 0.2 * np.linalg.norm(u) * np.linalg.norm(v)
+        for u, v in ((b - a, c - b), (c - b, d - c))
+    )
+
+
+def _torsion(x: np.ndarray, atoms: tuple[int, int, int, int]) -> float:
+    a, b, c, d = x[list(atoms)]
+    normal = np.cross(c - b, d - c)
+    sine = np.linalg.norm(c - b) * ((b - a) @ normal)
+    return float(np.arctan2(sine, np.cross(b - a, c - b) @ normal))
 
 
 def _has_cis_amide(mol: Chem.Mol, reference: np.ndarray) -> bool:

@@ -41,12 +41,22 @@ def rigid_bonds(mol: Chem.Mol, planar: tuple[int, ...]) -> tuple[tuple[int, int]
     nitrogens (those before a proline) and of formamides turn freely. So do single bonds between conjugated carbons, as
     in biphenyl and butadiene, and those of anilines.
     """
+    pairs = set(held_bonds(mol, planar))
+    for bond in mol.GetBonds():
+        if bond.IsInRing():
+            i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+            pairs.add((i, j))
+    return tuple(sorted(pairs))
+
+
+def held_bonds(mol: Chem.Mol, planar: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return the bonds that keep cis or trans, in rings too: double bonds, and C–N bonds of amides and their like."""
     flat = set(planar)
     pairs = []
     for bond in mol.GetBonds():
         i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
         is_amide = bond.GetBondType() == _SINGLE and i in flat and j in flat and _is_amide(bond)
-        if bond.IsInRing() or bond.GetBondType() == _DOUBLE or is_amide:
+        if bond.GetBondType() == _DOUBLE or is_amide:
             pairs.append((i, j))
     return tuple(sorted(pairs))
 

@@ -44,6 +44,8 @@ class Atlas:
             torch.as_tensor(c[rows + 3], device=first.device) for c in (z.atom, z.bond, z.angle, z.torsion)
         ]
         self._centres = torch.as_tensor(centres, dtype=first.dtype, device=first.device)
+        turned = {a for rotor in z.rotors for branch in rotor.branches for a in branch}
+        self._are_carried = self.n_charts > 1 and bool(turned & {int(a) for c in self._corners for a in c})
 
     @property
     def n_charts(self) -> int:
@@ -80,10 +82,12 @@ class Atlas:
     def log_shares(self, x: Tensor) -> Tensor:
         """ln r_k(x) of the partition of unity, ``(n_charts, batch)``.
 
-        r_k ∝ exp(−Σ (1 − cos(φ − μ_k))/σ²) over the stiff torsions φ whose centres μ differ between charts.
+        r_k ∝ exp(−Σ (1 − cos(φ − μ_k))/σ²) over the stiff torsions φ whose centres μ differ between charts, with
+        equivalent branches labelled as in chart k.
         """
-        phi = dihedral(*(x[corner] for corner in self._corners))
-        wells = (1.0 - (phi[None] - self._centres[..., None]).cos()).sum(1) / SHARE_WIDTH**2
+        images = [chart.canonical_images(x) for chart in self.charts] if self._are_carried else [x]
+        phi = torch.stack([dihedral(*(image[corner] for corner in self._corners)) for image in images])
+        wells = (1.0 - (phi - self._centres[..., None]).cos()).sum(1) / SHARE_WIDTH**2
         return torch.log_softmax(-wells, dim=0)
 
     def log_share(self, x: Tensor, label: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Finding rotors: groups about a rotatable bond whose cyclic exchange is an automorphism of the graph.
 
 Methyl, CF₃, sulfonate and t-butyl have three equivalent branches; nitro, carboxylate and phenyl two in a plane.
-Whether the force field agrees is for :mod:`boltzgen.coordinates.harmonic` to find out.
+Whether the force field agrees is for :mod:`boltzgen.coordinates.fitting` to find out.
 """
 
 from __future__ import annotations

@@ -40,11 +40,15 @@ STRAIGHT = math.radians(170.0)
 
 @dataclass(frozen=True)
 class Fitted:
-    """An atlas fitted to a molecule and the minimised conformers ``(k, atoms, 3)`` nm, the lowest basin's first."""
+    """An atlas fitted to a molecule and the minimised conformers ``(k, atoms, 3)`` nm, the lowest basin's first.
+
+    ``n_basins`` counts those within :data:`WINDOW`, of which at most :data:`MOST_CHARTS` have a chart.
+    """
 
     coordinates: Atlas
     conformers: np.ndarray
     reduced_potentials: np.ndarray
+    n_basins: int
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ def fit_coordinates(
     for basin in _basins(found)[1:MOST_CHARTS]:
         if reference.n_torsions and len(_distinct(basin)) < 2:
             chart = chart_of_structure(reference.zmatrix, basin[0].positions, planar_atoms)
-            found += _search(chart, potential, basin[0].positions, n_conformers // 2, rng, describe=reference)
+            found += _search(chart, potential, basin[0].positions, max(1, n_conformers // 2), rng, describe=reference)
     charts, members = [], []
-    for basin in _basins(found)[:MOST_CHARTS]:
+    basins = _basins(found)
+    for basin in basins[:MOST_CHARTS]:
         chosen = _distinct(basin)[:n_conformers]
         stacked = np.stack([minimum.positions for minimum in chosen])
         _check_angles(reference.zmatrix, stacked)
@@ -102,6 +107,7 @@ def fit_coordinates(
         Atlas(charts),
         np.stack([minimum.positions for minimum in members]),
         np.asarray([minimum.u for minimum in members]),
+        len(basins),
     )
 
 

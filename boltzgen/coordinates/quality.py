@@ -110,7 +110,8 @@ def _floors(atlas: Atlas, potential: ReducedPotential, conformers: np.ndarray) -
     x = torch.as_tensor(conformers).permute(1, 2, 0)
     label = atlas.assign(x)
     effective = potential(x) - atlas.from_cartesian(x, label)[2]
-    return torch.stack([effective[label == k].min() for k in range(atlas.n_charts)])
+    own = [effective[label == k] for k in range(atlas.n_charts)]
+    return torch.stack([(values if len(values) else effective).min() for values in own])
 
 
 def base_samples(atlas: Atlas, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -84,7 +84,7 @@ class BoltzmannGenerator:
         while done < n:
             if estimator is None:
                 x, log_q, u = self._plain(min(batch_size, n - done), rng)
-                log_w = -u - log_q
+                log_w = (-u - log_q).masked_fill(~torch.isfinite(u), -math.inf)
                 log_sums = torch.stack([log_w, 2.0 * log_w])
             else:
                 drawn = estimator.draw(n - done, batch_size, rng)

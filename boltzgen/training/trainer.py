@@ -241,7 +241,8 @@ class Trainer:
             return math.nan
         self._judged_at = self.progress
         loss = held_out_loss(self.average, self.sources.data.held_out)
-        if self.method.learns_from_data_alone and (self.best is None or loss < self.best.loss):
+        better = math.isfinite(loss) and (self.best is None or loss < self.best.loss)
+        if self.method.learns_from_data_alone and better:
             weights = {name: value.clone() for name, value in self.average.state_dict().items()}
             self.best = Best(loss, self.progress, weights)
         return loss

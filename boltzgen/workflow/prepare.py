@@ -71,6 +71,9 @@ def prepare(
     with writing(stage.directory):
         context.reporter.info(f"{chemical.molecule.formula}, {chemical.molecule.n_atoms} atoms: minimising conformers")
         prepared = _fit(chemical, energy, config.prepare, config.seed)
+        n_basins, n_charts = prepared.fitted.n_basins, prepared.target.coordinates.n_charts
+        if n_basins > n_charts:
+            context.reporter.warn(f"only the lowest {n_charts} of {n_basins} shapes of rings found are sampled")
         check = check_coordinates(prepared.target, energy.potential, prepared.fitted.conformers, config.seed)
         for warning in check.warnings:
             context.reporter.warn(warning)

@@ -47,7 +47,7 @@ def preview_text(summary: Mapping[str, Any]) -> str:
 
 def _shapes(n: int) -> str:
     """How many basins of rings and inverting nitrogens have coordinates of their own."""
-    return "one shape of rings" if n == 1 else f"{n} shapes of rings, each with coordinates of its own"
+    return f"{n} shape{'s' if n > 1 else ''} of rings and nitrogens, each with coordinates of its own"
 
 
 def _molecule_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 
 import h5py
@@ -129,11 +130,12 @@ def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:
 
 
 def _summary(trainer: Trainer, stage: Stage) -> Summary:
+    last = trainer.history[-1] if trainer.history else {"elbo_gap": math.nan, "held_out_nll": math.nan}
     return {
         **trainer.counts(),
         "method": stage.config["train"]["method"],
-        "elbo_gap": trainer.history[-1]["elbo_gap"],
-        "held_out_nll": trainer.best.loss if trainer.best else trainer.history[-1]["held_out_nll"],
+        "elbo_gap": last["elbo_gap"],
+        "held_out_nll": trainer.best.loss if trainer.best else last["held_out_nll"],
         "seconds": trainer.seconds,
         "device": stage.device,
     }

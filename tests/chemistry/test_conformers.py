@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from boltzgen.analysis.torsions import dihedral
 from boltzgen.chemistry.build import build
-from boltzgen.chemistry.conformers import distinct_conformers, embed_conformers
+from boltzgen.chemistry.conformers import ConformerSearch, distinct_conformers, embed_conformers
 from boltzgen.chemistry.read import read_input
 from boltzgen.coordinates.internal import InternalToCartesian
 from boltzgen.coordinates.zmatrix import build_zmatrix
@@ -141,3 +142,29 @@ def test_states_are_numbered_by_energy_and_do_not_depend_on_the_order():
     again = distinct_conformers(molecule, x[order], energies[order])
     assert again.max() == states.max()
     assert len(set(zip(states[order].tolist(), again.tolist(), strict=True))) == states.max() + 1
+
+
+@pytest.mark.parametrize("smiles", ["CNC(C)=S", "CNC(=S)NC", "O=C1CNC(=O)CNC(=O)CN1", "C1CCC/C=C/CC1"])
+def test_another_stereoisomer_is_no_conformer(smiles):
+    """Thioamides, ring amides and trans rings have energies of cis and trans, or of mirror images, near each other."""
+    chemical = built(smiles)
+    search = ConformerSearch(chemical.molecule, chemical.positions)
+    found = search.embed(20, 0)
+    assert len(found)
+    bonded = {i: [] for i in range(chemical.molecule.n_atoms)}
+    for i, j in chemical.molecule.bonds:
+        bonded[i].append(j)
+        bonded[j].append(i)
+    numbers = chemical.molecule.atomic_numbers
+    for i, j in chemical.molecule.rigid_bonds:
+        is_double = numbers[i] == numbers[j] == 6 and len(bonded[i]) == len(bonded[j]) == 3
+        is_amide = {numbers[i], numbers[j]} == {6, 7}
+        if not (is_double or (is_amide and min(len(bonded[i]), len(bonded[j])) == 3 and {i, j} <= planar(chemical))):
+            continue
+        a, b = (next(x for x in bonded[p] if x != q) for p, q in ((i, j), (j, i)))
+        angles = dihedral(np.concatenate([chemical.positions[None], found]), (a, i, j, b))
+        assert (np.cos(angles[1:] - angles[0]) > 0.0).all()
+
+
+def planar(chemical):
+    return set(chemical.molecule.planar_atoms)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from fitted_molecules import THERMAL_ENERGY, embedded, positions_of, zmatrix_of
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from boltzgen.chemistry.mmff import build_mmff_system
 from boltzgen.chemistry.perception import planar_atoms
 from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.fitting import fit_coordinates
+from boltzgen.coordinates.symmetry import random_images
 from boltzgen.energy import from_openmm
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.molecule import Molecule
@@ -157,3 +159,32 @@ def test_charts_told_apart_by_label_have_the_log_z_of_their_mixture(puckered, in
     error = math.hypot(mixture.log_z_stderr, extended.log_z_stderr)
     assert abs(mixture.log_z - extended.log_z) < 4.0 * error
     assert error < 0.15  # far below ln 2
+
+
+def test_shares_do_not_depend_on_the_labels_of_equal_branches():
+    """Two cyclopentyls on a planar nitrogen are branches of a rotor, and carry the torsions that tell charts apart."""
+    mol = embedded("CC(=O)N(C1CCCC1)C1CCCC1")
+    potential = from_openmm(build_mmff_system(mol))
+    several = Chem.Mol(mol)
+    rdDistGeom.EmbedMultipleConfs(several, 8, randomSeed=3)
+    starts = np.stack([0.1 * conformer.GetPositions() for conformer in several.GetConformers()])
+    relaxed = minimise(potential, torch.as_tensor(starts).permute(1, 2, 0).contiguous()).positions
+    fitted = fit_coordinates(
+        zmatrix_of(mol),
+        positions_of(mol),
+        lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY,
+        planar_atoms(mol),
+        conformers=relaxed.permute(2, 0, 1).numpy(),
+        n_conformers=1,
+    )
+    atlas = fitted.coordinates
+    assert atlas.n_charts > 1
+    assert any(rotor.order == 2 for rotor in atlas.zmatrix.rotors)
+    rng = torch.Generator().manual_seed(0)
+    n = 60
+    torsions = 2.0 * math.pi * torch.rand(n, atlas.n_torsions, generator=rng, dtype=torch.float64) - math.pi
+    stiff = torch.randn(n, atlas.n_stiff, generator=rng, dtype=torch.float64)
+    x, _ = atlas.to_cartesian(torch.arange(n) % atlas.n_charts, torsions, stiff)
+    image = random_images(x, atlas.zmatrix.rotors, rng)
+    assert not torch.equal(image, x)
+    assert torch.allclose(atlas.log_shares(image), atlas.log_shares(x), atol=1e-9)
