@@ -298,6 +298,7 @@ class Trainer:
             "best": self.best and self.best.to_tree(),
             "cooling_level": self.cooling.level,
             "steps_at_level": self._steps_at_level,
+            "skipped_in_a_row": self._skipped_in_a_row,
             "judged_at": self._judged_at,
             "replay": self.replay.to_tree(),
             "pool": self._pool and self._pool.to_tree(),
@@ -315,6 +316,7 @@ class Trainer:
             setattr(self, name, value)
         self.cooling.level = int(tree["cooling_level"])
         self._steps_at_level = int(tree["steps_at_level"])
+        self._skipped_in_a_row = int(tree["skipped_in_a_row"])
         self._judged_at = float(tree["judged_at"])
         device = next(self.generator.parameters()).device
         self.replay.load_tree(tree["replay"], device)

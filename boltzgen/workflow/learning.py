@@ -45,9 +45,12 @@ def method_of(settings: TrainConfig) -> Method:
     Raises
     ------
     InputError
-        If it needs data and there are none, or a file of them is missing or no trajectory.
+        If it needs data and there are none, a file of them is missing or no trajectory, or a range is given for no
+        reaction coordinate.
     """
     method = METHODS[settings.method]
+    if settings.rc_range and not settings.rc:
+        raise InputError("train.rc_range is the range of no reaction coordinate. Give train.rc too, or leave both out.")
     for name in settings.data:
         trajectory_kind(Path(name))
     if method is DATA and not settings.data:

@@ -74,6 +74,11 @@ def test_a_coordinate_that_is_not_there_is_refused_in_one_line(dipeptide, settin
     assert "\n" not in str(caught.value)
 
 
+def test_a_range_of_no_coordinate_is_refused():
+    with pytest.raises(InputError, match="range of no reaction coordinate"):
+        method_of(TrainConfig(rc_range=(0.0, 90.0)))
+
+
 class Notes(SilentReporter):
     def __init__(self):
         self.warnings = []
