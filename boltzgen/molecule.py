@@ -50,6 +50,11 @@ class Molecule:
         """Number of atoms."""
         return len(self.atomic_numbers)
 
+    def residue_label(self, atom: int) -> str:
+        """Name and number of the residue of an atom, such as ``ALA2``."""
+        residue = self.residue_of_atom[atom]
+        return f"{self.residue_names[residue]}{self.residue_numbers[residue]}"
+
     def to_json(self) -> str:
         """Serialise to JSON."""
         return json.dumps(asdict(self))

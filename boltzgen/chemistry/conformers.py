@@ -7,7 +7,7 @@ from rdkit import Chem
 from rdkit.Chem import rdMolAlign
 
 from boltzgen.chemistry.embed import WAYS, Way, conformers
-from boltzgen.chemistry.images import FLAT, bare_graph, find_exchanges, graph_of, handedness, like_reference
+from boltzgen.chemistry.images import FLAT, bare_graph, find_exchanges, graph_of, handedness, like_reference, torsion_of
 from boltzgen.chemistry.perception import held_bonds, planar_atoms
 from boltzgen.molecule import Molecule
 
@@ -79,16 +79,11 @@ class ConformerSearch:
         return np.array(
             [
                 all(handedness(one, a) * hand > 0.0 for a, hand in self._hands)
-                and all(np.cos(_torsion(one, a) - angle) > 0.0 for a, angle in self._held)
+                and all(np.cos(torsion_of(one[list(a)]) - angle) > 0.0 for a, angle in self._held)
                 for one in x
             ],
             dtype=bool,
         )
-
-
-def embed_conformers(molecule: Molecule, reference_positions: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Up to ``n`` conformers ``(k, atoms, 3)`` in nm, see :class:`ConformerSearch`."""
-    return ConformerSearch(molecule, reference_positions).embed(n, seed)
 
 
 def distinct_conformers(molecule: Molecule, positions: np.ndarray, energies: np.ndarray) -> np.ndarray:
@@ -163,7 +158,7 @@ def _held_torsions(mol: Chem.Mol, reference: np.ndarray) -> list[tuple[tuple[int
         if ends[0] is not None and ends[1] is not None:
             atoms = (ends[0], i, j, ends[1])
             if not _is_linear(reference, atoms):
-                found.append((atoms, _torsion(reference, atoms)))
+                found.append((atoms, torsion_of(reference[list(atoms)])))
     return found
 
 
@@ -174,13 +169,6 @@ def _is_linear(x: np.ndarray, atoms: tuple[int, int, int, int]) -> bool:
         np.linalg.norm(np.cross(u, v)) < 0.2 * np.linalg.norm(u) * np.linalg.norm(v)
         for u, v in ((b - a, c - b), (c - b, d - c))
     )
-
-
-def _torsion(x: np.ndarray, atoms: tuple[int, int, int, int]) -> float:
-    a, b, c, d = x[list(atoms)]
-    normal = np.cross(c - b, d - c)
-    sine = np.linalg.norm(c - b) * ((b - a) @ normal)
-    return float(np.arctan2(sine, np.cross(b - a, c - b) @ normal))
 
 
 def _has_cis_amide(mol: Chem.Mol, reference: np.ndarray) -> bool:

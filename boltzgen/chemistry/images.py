@@ -37,7 +37,7 @@ def like_reference(x: np.ndarray, reference: np.ndarray, exchanges: list[Exchang
         if exchange.is_hand:
             other = handedness(x, atoms) * handedness(reference, atoms) < 0.0
         else:
-            other = np.cos(_torsion(x[atoms]) - _torsion(reference[atoms])) < 0.0
+            other = np.cos(torsion_of(x[atoms]) - torsion_of(reference[atoms])) < 0.0
         if other:
             pair = [*exchange.first, *exchange.second]
             x[pair] = x[[*exchange.second, *exchange.first]]
@@ -145,7 +145,8 @@ def _is_straight(x: np.ndarray) -> bool:
     return bool(u @ v < -0.94 * np.linalg.norm(u) * np.linalg.norm(v))  # beyond 160°, as the coordinates have it
 
 
-def _torsion(x: np.ndarray) -> float:
+def torsion_of(x: np.ndarray) -> float:
+    """Torsion of four atoms ``(4, 3)`` in (−π, π]."""
     b = np.diff(x, axis=0)
     m, n = np.cross(b[0], b[1]), np.cross(b[1], b[2])
     return float(np.arctan2(np.linalg.norm(b[1]) * (b[0] @ n), m @ n))

@@ -98,7 +98,7 @@ class Atlas:
         if self.n_charts == 1:
             return x.new_zeros(x.shape[-1])
         with torch.no_grad():
-            reach = torch.stack([chart.is_in_support(chart.canonical_images(x)) for chart in self.charts])
+            reach = torch.stack([chart.reaches(x) for chart in self.charts])
             reach[label, torch.arange(len(label), device=x.device)] = True  # whatever rounding says at the edge
         shares = self.log_shares(x)
         within = torch.where(reach, shares, -torch.inf)
@@ -110,7 +110,7 @@ class Atlas:
 
     def is_in_support(self, x: Tensor) -> Tensor:
         """Whether positions, in any equivalent labelling, lie in the support of some chart, ``(batch,)``."""
-        return torch.stack([chart.is_in_support(chart.canonical_images(x)) for chart in self.charts]).any(0)
+        return torch.stack([chart.reaches(x) for chart in self.charts]).any(0)
 
     def _telling_torsions(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows (counted from the first torsion) of what tells charts apart, and their centres ``(charts, rows)``."""

@@ -174,6 +174,10 @@ class MolecularCoordinates:
         columns = (column[rows].tolist() for column in (z.atom, z.bond, z.angle, z.torsion))
         return list(zip(*columns, strict=True))
 
+    def reaches(self, x: Tensor) -> Tensor:
+        """Whether positions, in any equivalent labelling, lie in the support, ``(batch,)``."""
+        return self.is_in_support(self.canonical_images(x))
+
     def _to_angles(self, d: Tensor) -> tuple[Tensor, Tensor]:
         if not self._in_line:
             return charts.angle(d, self._angles)

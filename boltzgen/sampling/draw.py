@@ -151,7 +151,7 @@ class BoltzmannGenerator:
         """ln q(k) q(x | k), ``(batch,)``; −inf outside the support of chart k."""
         chart = self.target.coordinates.charts[k]
         value = x.new_full((x.shape[-1],), -math.inf)
-        inside = chart.is_in_support(chart.canonical_images(x)).nonzero()[:, 0]
+        inside = chart.reaches(x).nonzero()[:, 0]
         if len(inside):
             torsions, stiff, log_det = chart.from_cartesian(x[..., inside])
             value[inside] = self.flow.log_prob(Slow(torch.full_like(inside, k), torsions), stiff) - log_det

@@ -1,1 +1,1 @@
-"""Training a flow from energies alone."""
+"""Training a flow: from energies alone, from data, or from both."""

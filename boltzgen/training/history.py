@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from boltzgen.training.objectives import Scored
+from boltzgen.training.replay import effective_share
 
 COLUMNS = (
     "step",
@@ -64,14 +65,8 @@ def batch_figures(own: list[Scored], temperature: float, target_temperature: flo
     at_target = log_weights + u * (1.0 - temperature / target_temperature)
     entropy = -torch.cat([part.log_prob_slow for part in own]).double().mean().item()
     largest = (at_target.max() - torch.logsumexp(at_target, 0)).exp().item()
-    values = (elbo, log_z, log_z - elbo, _ess(log_weights), _ess(at_target), largest, entropy)
+    values = (elbo, log_z, log_z - elbo, effective_share(log_weights), effective_share(at_target), largest, entropy)
     return dict(zip(names, values, strict=True))
-
-
-def _ess(log_weights: torch.Tensor) -> float:
-    """Kish's effective share of the weights."""
-    exponent = 2.0 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2.0 * log_weights, 0)
-    return exponent.exp().item() / len(log_weights)
 
 
 def history_columns(history: list[dict[str, float]]) -> dict[str, Any]:

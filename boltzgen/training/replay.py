@@ -87,7 +87,7 @@ class Replay:
         slow = Slow(*(torch.cat([getattr(s, name) for s, _ in self._batches]) for name in ("label", "torsions")))
         log_weight = torch.cat([w for _, w in self._batches]).double()
         tempering = _tempering(log_weight)
-        return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering, _share(log_weight))
+        return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering, effective_share(log_weight))
 
 
 def _slow_to_tree(slow: Slow) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _slow_from_tree(tree: Mapping[str, Any], device: torch.device) -> Slow:
     return Slow(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions")))
 
 
-def _share(log_weight: Tensor) -> float:
+def effective_share(log_weight: Tensor) -> float:
     """Kish's effective share of weights."""
     weights = torch.softmax(log_weight, dim=0)
     return 1.0 / (weights.square().sum().item() * len(weights))
@@ -106,10 +106,10 @@ def _share(log_weight: Tensor) -> float:
 
 def _tempering(log_weight: Tensor) -> float:
     """Largest λ ≤ 1 whose weights w^λ keep the effective share above the floor, by bisection."""
-    if _share(log_weight) >= ESS_FLOOR:
+    if effective_share(log_weight) >= ESS_FLOOR:
         return 1.0
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _share(middle * log_weight) >= ESS_FLOOR else (low, middle)
+        low, high = (middle, high) if effective_share(middle * log_weight) >= ESS_FLOOR else (low, middle)
     return low

@@ -18,6 +18,7 @@ from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
 from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
 from boltzgen.errors import GateError
+from boltzgen.molecule import Molecule
 from boltzgen.statistics.verdict import Verdict, judge
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
@@ -52,23 +53,26 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
         else:
             started = time.monotonic()
             frames = read_trajectory(directory.ensemble_h5)
+            shape = _shapes(target, frames)
             analysis = analyze_ensemble(
                 frames.positions,
                 frames.log_weight,
                 frames.reduced_potential,
                 target.molecule,
-                shape=_shapes(target, frames),
+                shape=shape,
                 n_shapes=target.coordinates.n_charts,
                 bins=settings.bins,
                 n_bootstrap=settings.bootstrap,
                 seed=config.seed,
             )
-            result = _store(stage, analysis, frames, target, started)
+            result = _store(stage, analysis, frames, target.molecule, shape, started)
     return replace(result, exit_code=_gate(result.summary, settings))
 
 
-def _shapes(target: Target, frames: Frames) -> np.ndarray:
-    """The chart of each frame, 0 the one of the lowest minimum."""
+def _shapes(target: Target, frames: Frames) -> np.ndarray | None:
+    """The chart of each frame, 0 the one of the lowest minimum; None if there is one chart."""
+    if target.coordinates.n_charts == 1:
+        return None
     x = torch.as_tensor(np.asarray(frames.positions, dtype=np.float64)).permute(1, 2, 0)
     return target.coordinates.assign(x).numpy()
 
@@ -82,7 +86,14 @@ def _checked_ensemble(directory: RunDirectory) -> Provenance:
     return ensemble
 
 
-def _store(stage: Stage, analysis: EnsembleAnalysis, frames: Frames, target: Target, started: float) -> StageResult:
+def _store(
+    stage: Stage,
+    analysis: EnsembleAnalysis,
+    frames: Frames,
+    molecule: Molecule,
+    shape: np.ndarray | None,
+    started: float,
+) -> StageResult:
     directory = stage.directory
     verdict = judge(analysis.weights, coverage_checked=False)
     summary: Summary = {
@@ -92,7 +103,7 @@ def _store(stage: Stage, analysis: EnsembleAnalysis, frames: Frames, target: Tar
         "reasons": list(verdict.reasons),
         "populations": {name: asdict(value) for name, value in analysis.populations.items()},
     }
-    images, written = _write_analysis_files(directory, analysis, frames, target)
+    images, written = _write_analysis_files(directory, analysis, frames, molecule, shape)
     _write_report(directory, analysis, verdict, summary)
     summary["seconds"] = time.monotonic() - started
 
@@ -105,7 +116,11 @@ def _store(stage: Stage, analysis: EnsembleAnalysis, frames: Frames, target: Tar
 
 
 def _write_analysis_files(
-    directory: RunDirectory, analysis: EnsembleAnalysis, frames: Frames, target: Target
+    directory: RunDirectory,
+    analysis: EnsembleAnalysis,
+    frames: Frames,
+    molecule: Molecule,
+    shape: np.ndarray | None,
 ) -> tuple[dict[str, np.ndarray], list[Path]]:
     """Plots, tables and representative structures; returns the pixels of the plots and the files written."""
     with open_hdf5(directory.flow_h5) as file:
@@ -132,15 +147,15 @@ def _write_analysis_files(
     for label, torsion in analysis.torsions.items():
         put(directory.path / f"F_{label}.csv", profile_csv(torsion.raw, torsion.profile).encode())
     states = [np.asarray(BASINS)[residue.basin] for residue in analysis.residues.values()]
-    if target.coordinates.n_charts > 1:
-        states.append(_shapes(target, frames))
+    if shape is not None:
+        states.append(shape)
     states += [np.asarray(torsion.states.names)[torsion.state] for torsion in analysis.torsions.values()]
     if states:
         chosen: list[int] = []
         for labels in states:
             chosen += representatives(labels, frames.log_weight, frames.reduced_potential).values()
         path = directory.path / "representatives.pdb"
-        write_pdb(path, target.molecule, frames.positions[sorted(set(chosen))])
+        write_pdb(path, molecule, frames.positions[sorted(set(chosen))])
         written.append(path)
     return pixels, written
 

@@ -70,8 +70,7 @@ def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
     if strain > STRAIN_LIMIT:
         worst = int(gradient.square().sum(dim=1)[:, 0].argmax())
         molecule = chemical.molecule
-        residue = molecule.residue_of_atom[worst]
-        label = f"{molecule.atom_names[worst]} of {molecule.residue_names[residue]}{molecule.residue_numbers[residue]}"
+        label = f"{molecule.atom_names[worst]} of {molecule.residue_label(worst)}"
         raise InputError(
             f"{where}: the structure lies {strain:,.0f} kJ/mol above the minimum next to it; the force is largest on "
             f"{label}. Correct its coordinates."

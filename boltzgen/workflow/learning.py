@@ -152,5 +152,4 @@ def _describe(molecule: Molecule, kind: str, atoms: tuple[int, ...]) -> str:
     if not atoms:
         return "positions that are not finite"
     names = "-".join(molecule.atom_names[atom] for atom in atoms)
-    residue = molecule.residue_of_atom[atoms[0]]
-    return f"{kind} {names} of {molecule.residue_names[residue]}{molecule.residue_numbers[residue]}"
+    return f"{kind} {names} of {molecule.residue_label(atoms[0])}"

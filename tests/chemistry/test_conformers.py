@@ -8,12 +8,16 @@ import torch
 
 from boltzgen.analysis.torsions import dihedral
 from boltzgen.chemistry.build import build
-from boltzgen.chemistry.conformers import ConformerSearch, distinct_conformers, embed_conformers
+from boltzgen.chemistry.conformers import ConformerSearch, distinct_conformers
 from boltzgen.chemistry.read import read_input
 from boltzgen.coordinates.internal import InternalToCartesian
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
 from boltzgen.sampling.minimise import minimise
+
+
+def embed_conformers(molecule, reference, n, seed):
+    return ConformerSearch(molecule, reference).embed(n, seed)
 
 
 def built(smiles):

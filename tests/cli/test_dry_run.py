@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from shell_command import shell
 
 PDB = Path(__file__).parents[2] / "molecules" / "alanine_dipeptide.pdb"
 TINY = ("--set", "prepare.conformers=1")
-
-
-def shell(*arguments, cwd):
-    command = [sys.executable, "-m", "boltzgen", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
 def contents(folder):

@@ -17,6 +17,7 @@ import mdtraj
 import numpy as np
 import pytest
 from MDAnalysis.coordinates.H5MD import H5MDReader
+from shell_command import shell
 
 import boltzgen
 from boltzgen.storage.runs import read_provenance
@@ -24,11 +25,6 @@ from boltzgen.storage.runs import read_provenance
 PDB = Path(__file__).parents[2] / "molecules" / "alanine_dipeptide.pdb"
 TINY = ("--set", "train.max_energies=20000", "--set", "prepare.conformers=2")
 N = 1500
-
-
-def shell(*arguments, cwd):
-    command = [sys.executable, "-m", "boltzgen", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")

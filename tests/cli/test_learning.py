@@ -5,23 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import h5py
 import mdtraj
 import numpy as np
 import pytest
+from shell_command import shell
 
 from boltzgen.storage.runs import read_provenance
 
 TINY = ("--set", "prepare.conformers=1")
 N = 400
-
-
-def shell(*arguments, cwd):
-    command = [sys.executable, "-m", "boltzgen", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")

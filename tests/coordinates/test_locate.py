@@ -6,14 +6,10 @@ import math
 
 import pytest
 import torch
-from fitted_molecules import THERMAL_ENERGY, embedded, positions_of, zmatrix_of
+from fitted_molecules import case
 
-from boltzgen.chemistry.mmff import build_mmff_system
-from boltzgen.chemistry.perception import planar_atoms
-from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.locate import locate
 from boltzgen.coordinates.symmetry import random_images
-from boltzgen.energy import from_openmm
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +90,7 @@ def test_a_cis_amide_is_told_by_its_torsion(dipeptide_target, drawn):
 
 
 def test_each_basin_of_a_ring_gets_its_own_label():
-    mol = embedded("CC1CCCCC1")
-    potential = from_openmm(build_mmff_system(mol))
-    fitted = fit_coordinates(
-        zmatrix_of(mol),
-        positions_of(mol),
-        lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY,
-        planar_atoms(mol),
-        n_conformers=1,
-    )
-    atlas = fitted.coordinates
+    atlas = case("CC1CCCCC1", 1).fitted.coordinates
     label = torch.arange(atlas.n_charts).repeat_interleave(5)
     circles = torch.zeros(len(label), atlas.n_torsions, dtype=torch.float64)
     x, log_det = atlas.to_cartesian(label, circles, torch.zeros(len(label), atlas.n_stiff, dtype=torch.float64))
