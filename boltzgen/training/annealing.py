@@ -9,6 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+MEDIUM_TRAINING = 300_000
+"""Draws of a training that is as well off with the batches of a short one."""
+
+MOST_GROWTH = 16
+
+
+def growth(draws: float) -> int:
+    """How many times the batches of a short training one of so many draws has: √draws, shared by steps and batch."""
+    return round(min(max(1.0, math.sqrt(draws / MEDIUM_TRAINING)), MOST_GROWTH))
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -17,11 +27,11 @@ class Schedule:
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     batches: tuple[tuple[float, int], ...] = ((0.0, 256), (0.15, 512), (0.5, 1024), (0.8, 2048))
-    """(progress from which, batch size): many small steps first, then less noise."""
+    """(progress from which, batch size) of a short training: many small steps first, then less noise."""
 
-    def batch(self, progress: float) -> int:
-        """Batch size."""
-        return next(size for start, size in reversed(self.batches) if progress >= start)
+    def batch(self, progress: float, draws: float = 0.0) -> int:
+        """Batch size in a training of so many draws in all, see :func:`growth`."""
+        return growth(draws) * next(size for start, size in reversed(self.batches) if progress >= start)
 
     def rate(self, progress: float, step: int) -> float:
         """Learning rate: linear warm-up, then cosine to 1 % of the maximum."""

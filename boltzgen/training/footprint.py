@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from boltzgen.flow.generator import Architecture, Generator
@@ -22,13 +24,19 @@ _PROBES = 16, 32
 
 
 def training_memory(
-    target: Target, architecture: Architecture, device: torch.device, threads: int, method: Method = ANNEALED
+    target: Target,
+    architecture: Architecture,
+    device: torch.device,
+    threads: int,
+    method: Method = ANNEALED,
+    draws: float = math.inf,
 ) -> int:
     """Bytes that training a flow on a target takes on a device, beside the program itself.
 
+    ``draws`` are those of the whole training, on which the size of a batch depends; without a count, very many.
     What a forward pass saves is counted on a few samples of each of two sizes, and extrapolated to a batch.
     """
-    batch = max(size for _, size in Schedule().batches)
+    batch = Schedule().batch(1.0, draws)
     if device.type == "cpu":
         batch = min(batch, PART_SIZE * min(threads, -(-batch // PART_SIZE)))
     generator = Generator(architecture)

@@ -36,6 +36,11 @@ POOL_REFRESH = 5
 
 MAX_SKIPPED_IN_A_ROW = 20
 
+FIRST_GUESS_OF_SPEED = 10_000.0
+"""Draws a second that are expected of a budget in seconds until ``STEPS_TO_TELL_SPEED`` steps have been timed."""
+
+STEPS_TO_TELL_SPEED = 20
+
 COUNTERS = (
     *("step", "energies", "forces", "replayed", "frames", "skipped_steps", "failed_energies"),
     *("seconds", "seconds_energy", "seconds_flow", "seconds_other"),
@@ -147,6 +152,16 @@ class Trainer:
         """What ``max_energies`` counts."""
         return self.frames if self.method.learns_from_data_alone else self.energies
 
+    @property
+    def _expected_draws(self) -> float:
+        """How many draws the budget is good for, as far as the speed until now tells."""
+        settings = self.settings
+        counted = settings.max_energies or math.inf
+        if not settings.time_budget:
+            return counted
+        speed = self._spent / self.seconds if self.step >= STEPS_TO_TELL_SPEED else FIRST_GUESS_OF_SPEED
+        return min(counted, speed * settings.time_budget)
+
     def counts(self) -> dict[str, int]:
         """What was spent and what went wrong; every energy of training comes with its forces."""
         return {
@@ -193,7 +208,7 @@ class Trainer:
         rate = self.schedule.rate(progress, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.schedule.batch(progress)
+        batch = self.schedule.batch(progress, self._expected_draws)
         if self.settings.max_energies:
             batch = min(batch, self.settings.max_energies - self._spent)
         seed = (self.settings.seed, self.step)

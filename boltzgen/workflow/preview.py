@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,9 @@ def preview(
         done.append("train")
     budget = energy_budget(config.train, n_frames)
     architecture = Architecture.of(target.coordinates)
-    memory = training_memory(target, architecture, device, config.threads or available_cores(), method)
+    memory = training_memory(
+        target, architecture, device, config.threads or available_cores(), method, budget or math.inf
+    )
     training: Summary = {
         "n_parameters": sum(parameter.numel() for parameter in Generator(architecture).parameters()),
         "training_energies": None if method.learns_from_data_alone else budget,

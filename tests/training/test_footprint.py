@@ -27,8 +27,9 @@ def test_what_is_saved_grows_by_the_sample(dipeptide_target):
 def test_threads_and_devices_with_larger_parts_take_more(dipeptide_target):
     coordinates = dipeptide_target.coordinates
     architecture = Architecture(coordinates.n_torsions, coordinates.n_stiff)
-    one, two, four = (training_memory(dipeptide_target, architecture, CPU, threads) for threads in (1, 2, 4))
+    one, two, four = (training_memory(dipeptide_target, architecture, CPU, n, draws=1e5) for n in (1, 2, 4))
     assert 1.3 * one < two == four  # a batch has two parts
+    assert training_memory(dipeptide_target, architecture, CPU, 4, draws=5e6) > 1.3 * four  # a longer one has more
     weights = 4 * sum(p.numel() for p in Generator(architecture).parameters())
     assert one > 6 * weights
 

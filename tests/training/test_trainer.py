@@ -135,6 +135,21 @@ def test_schedule_covers_the_whole_budget():
     assert schedule.rate(1.0, 1000) == pytest.approx(0.01 * schedule.learning_rate)
 
 
+def test_batches_grow_with_the_budget_and_are_bounded():
+    schedule = Schedule()
+    assert [schedule.batch(0.0, n) for n in (1e3, 6e5, 5e6, 2e7, 1e12)] == [256, 256, 1024, 2048, 4096]
+
+
+def test_expected_draws_follow_the_speed_of_a_time_budget(dipeptide_target):
+    architecture = Architecture.of(dipeptide_target.coordinates)
+    trainer = Trainer(dipeptide_target, architecture, TrainSettings(None, time_budget=100.0))
+    assert trainer._expected_draws == 1e6
+    trainer.step, trainer.energies, trainer.seconds = 50, 400_000, 10.0
+    assert trainer._expected_draws == pytest.approx(4e6)
+    trainer.settings = TrainSettings(1_000_000, time_budget=100.0)
+    assert trainer._expected_draws == 1e6
+
+
 def test_tempering_keeps_the_effective_share():
     log_weight = 5.0 * torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     power = _tempering(log_weight)
