@@ -56,16 +56,14 @@ class Atlas:
         """The same charts in another precision, on another device."""
         return Atlas([chart.to(dtype, device) for chart in self.charts])
 
-    def to_cartesian(
-        self, label: Tensor, torsions: Tensor, stiff: Tensor, temperature_ratio: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    def to_cartesian(self, label: Tensor, torsions: Tensor, stiff: Tensor) -> tuple[Tensor, Tensor]:
         """Positions and ln |det ∂x/∂(torsions, stiff)| ``(batch,)``, by the charts of labels ``(batch,)``."""
         if self.n_charts == 1:
-            return self.charts[0].to_cartesian(torsions, stiff, temperature_ratio)
+            return self.charts[0].to_cartesian(torsions, stiff)
         order = torch.argsort(label, stable=True)
         counts = torch.bincount(label, minlength=self.n_charts).tolist()
         groups = zip(self.charts, torsions[order].split(counts), stiff[order].split(counts), strict=True)
-        parts = [chart.to_cartesian(t, z, temperature_ratio) for chart, t, z in groups if len(t)]
+        parts = [chart.to_cartesian(t, z) for chart, t, z in groups if len(t)]
         x, log_det = (torch.cat(column, dim=-1) for column in zip(*parts, strict=True))
         back = torch.argsort(order)
         return x.index_select(-1, back), log_det[back]

@@ -27,7 +27,7 @@ class Chart:
 
     ``bonds (n−1,)`` nm, ``angles (n−2,)``, ``torsions (n−3,)`` radians: the centres μ, by Z-matrix row; for rows of
     rotors the centre of the window of τ̄; unused for other slow rows. ``widths (n−3,)`` radians. ``mean (n_stiff,)`` and
-    ``cholesky (n_stiff, n_stiff)`` of the deviations d at the reference temperature, d = mean + √(T/T₀) · cholesky · z.
+    ``cholesky (n_stiff, n_stiff)`` of the deviations d at the reference temperature, d = mean + cholesky · z.
     """
 
     bonds: np.ndarray
@@ -94,12 +94,10 @@ class MolecularCoordinates:
         """The same Z-matrix with parts of the chart replaced."""
         return MolecularCoordinates(self.zmatrix, replace(self.chart, **changes), self.dtype, self.device)
 
-    def to_cartesian(self, torsions: Tensor, stiff: Tensor, temperature_ratio: float = 1.0) -> tuple[Tensor, Tensor]:
+    def to_cartesian(self, torsions: Tensor, stiff: Tensor) -> tuple[Tensor, Tensor]:
         """Positions ``(atoms, 3, batch)`` and ln |det ∂x/∂(torsions, stiff)| ``(batch,)``, without rigid motion."""
-        scale = math.sqrt(temperature_ratio)
-        d = self._mean + scale * (self._cholesky @ stiff.T)
-        x, log_det = self.from_deviations(torsions, d)
-        return x, log_det + (self._log_scale + self.n_stiff * math.log(scale))
+        x, log_det = self.from_deviations(torsions, self.deviations(stiff))
+        return x, log_det + self._log_scale
 
     def from_deviations(self, torsions: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """Like :meth:`to_cartesian` from unwhitened deviations d ``(n_stiff, batch)`` in chain order."""
@@ -112,7 +110,7 @@ class MolecularCoordinates:
         x, log_volume = self.geometry.place(internal)
         return x, log_bond.sum(0) + log_angle.sum(0) + log_torsion.sum(0) + log_volume
 
-    def from_cartesian(self, x: Tensor, temperature_ratio: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    def from_cartesian(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Torsions, stiff and ln |det ∂x/∂(torsions, stiff)| of positions in any image.
 
         Stiff coordinates are NaN outside the support.
@@ -133,9 +131,8 @@ class MolecularCoordinates:
             ]
         )
         torsions, d = charts.wrap(slow).T, d_block.index_select(0, self._to_chain)
-        whitened = torch.linalg.solve_triangular(self._cholesky, d - self._mean, upper=False)
-        stiff = whitened.T / math.sqrt(temperature_ratio)
-        _, log_det = self.to_cartesian(torsions, stiff, temperature_ratio)
+        stiff = torch.linalg.solve_triangular(self._cholesky, d - self._mean, upper=False).T
+        _, log_det = self.to_cartesian(torsions, stiff)
         return torsions, stiff, log_det
 
     def deviations(self, stiff: Tensor) -> Tensor:

@@ -48,12 +48,12 @@ class TorsionFlow(nn.Module):
 
     N_SPLINES = 2
 
-    def __init__(self, n_torsions: int, n_bins: int, n_hidden: int, n_context: int = 0) -> None:
+    def __init__(self, n_torsions: int, n_bins: int, n_hidden: int, n_context: int) -> None:
         super().__init__()
         self.n_bins = n_bins
         n_out = self.N_SPLINES * (3 * n_bins + 1)
         self.conditioners = nn.ModuleList(
-            perceptron_or_constant(4 * k + n_context, n_hidden, n_out) for k in range(n_torsions)
+            Perceptron(2 * HARMONICS * k + n_context, n_hidden, n_out) for k in range(n_torsions)
         )
 
     def forward(self, z: Tensor, context: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class TorsionFlow(nn.Module):
         self, k: int, x: Tensor, before: Tensor, context: Tensor, *, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Image and ln |dy/dx| of circle ``k``, ``(batch,)``, given the features of those before it."""
-        conditioner = cast(Perceptron | Constant, self.conditioners[k])
+        conditioner = cast(Perceptron, self.conditioners[k])
         before = before.flatten(0, 1)
         kernels = compiled.kernels_for(x, before, context, conditioner.weight)
         if kernels is None:
@@ -97,43 +97,6 @@ class TorsionFlow(nn.Module):
             return circular_splines(x, parameters, self.N_SPLINES, inverse=inverse)
         rows = conditioner.rows(kernels, before, None, context.T)
         return compiled.circular_splines(kernels, x, rows, self.N_SPLINES, inverse=inverse)
-
-
-def perceptron_or_constant(n_in: int, n_hidden: int, n_out: int) -> Perceptron | Constant:
-    """A perceptron of the context, or :class:`Constant` where there is none."""
-    return Perceptron(n_in, n_hidden, n_out) if n_in else Constant(n_hidden, n_out)
-
-
-class Constant(nn.Module):
-    """Parameters that depend on nothing, as the output of a perceptron for a constant input.
-
-    Bare parameters would move by at most the learning rate a step: too slow to move the mass between basins.
-    """
-
-    one: Tensor
-
-    def __init__(self, n_hidden: int, n_out: int) -> None:
-        super().__init__()
-        self.register_buffer("one", torch.ones(1, 1), persistent=False)
-        self.network = Perceptron(1, n_hidden, n_out)
-
-    def forward(self, context: Tensor) -> Tensor:
-        """The parameters, once for each row of the context."""
-        return self.value().expand(context.shape[0], -1)
-
-    @property
-    def weight(self) -> Tensor:
-        """A weight, of the type and on the device of all."""
-        return self.network.weight
-
-    def rows(self, kernels: Kernels, z: Tensor, kept: Tensor | None, context: Tensor) -> compiled.Rows:
-        """The same for the kernels, see :meth:`Perceptron.rows`."""
-        value = self.value()[0]
-        return compiled.Rows(value.new_zeros((len(value), z.shape[1])), value)
-
-    def value(self) -> Tensor:
-        """The parameters, ``(1, n_out)``."""
-        return self.network(self.one)
 
 
 class StiffCoupling(nn.Module):
@@ -150,7 +113,7 @@ class StiffCoupling(nn.Module):
         self.register_buffer("kept", kept)
         self.register_buffer("moved", moved)
         self.register_buffer("restore", torch.argsort(torch.cat([kept, moved])))
-        self.conditioner = perceptron_or_constant(len(kept) + n_context, n_hidden, self.N_PARAMETERS * len(moved))
+        self.conditioner = Perceptron(len(kept) + n_context, n_hidden, self.N_PARAMETERS * len(moved))
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""
@@ -171,7 +134,7 @@ class AffineHead(nn.Module):
 
     def __init__(self, n_stiff: int, n_context: int, n_hidden: int) -> None:
         super().__init__()
-        self.conditioner = perceptron_or_constant(n_context, n_hidden, 2 * n_stiff)
+        self.conditioner = Perceptron(n_context, n_hidden, 2 * n_stiff)
 
     def forward(self, z: Tensor, context: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``(batch, n_stiff)`` given context ``(batch, n_context)`` → image and ln |det|, ``(batch,)``."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from boltzgen.coordinates.atlas import Atlas
-from boltzgen.flow.coupling import AffineHead, Constant, StiffCoupling, TorsionFlow, circle_features
+from boltzgen.flow.coupling import AffineHead, Perceptron, StiffCoupling, TorsionFlow, circle_features
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,30 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Slow:
-    """The slow coordinates: ``label (batch,)`` of the chart, an integer, and ``torsions (batch, n_torsions)``."""
+    """The slow coordinates: ``label (batch,)`` of the chart, an integer, and ``torsions (batch, n_torsions)``.
+
+    ``heat (batch,)`` is ln T/T₀ of the temperature that they belong to, T₀ that of the target; zero unless given.
+    """
 
     label: Tensor
     torsions: Tensor
+    heat: Tensor = None  # type: ignore[assignment]  # see below
+
+    def __post_init__(self) -> None:
+        if self.heat is None:
+            object.__setattr__(self, "heat", self.torsions.new_zeros(len(self.torsions)))
 
     def __getitem__(self, index: Tensor) -> Slow:
-        return Slow(self.label[index], self.torsions[index])
+        return self.map(lambda column: column[index])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Slow:
+        """The same function of every column."""
+        return Slow(change(self.label), change(self.torsions), change(self.heat))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Slow]) -> Slow:
+        """Parts one after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("label", "torsions", "heat")))
 
 
 @dataclass(frozen=True)
@@ -58,46 +75,53 @@ class Latent:
 class Generator(nn.Module):
     """q(k, τ, z) = q(k) q(τ | k) q(z | τ, k): a label, autoregressive circular splines, couplings and an affine head.
 
-    Base: uniform circles and standard normal lines. ``log_prob`` is with respect to dτ dz.
+    Each factor is conditional on the temperature too, which it is told as heat h = ln T/T₀; at the end z is stretched
+    by √(T/T₀), as harmonic coordinates are. Base: uniform circles and standard normal lines. ``log_prob`` is with
+    respect to dτ dz.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = a = architecture
         n_label = a.n_charts if a.n_charts > 1 else 0
-        n_context = 4 * a.n_torsions + n_label
-        self.label_logits = Constant(a.torsion_hidden, n_label) if n_label else None
-        self.torsion_flow = TorsionFlow(a.n_torsions, a.n_bins, a.torsion_hidden, n_label)
+        n_context = 4 * a.n_torsions + n_label + 1
+        self.label_logits = Perceptron(1, a.torsion_hidden, n_label) if n_label else None
+        self.torsion_flow = TorsionFlow(a.n_torsions, a.n_bins, a.torsion_hidden, n_label + 1)
         masks = _masks(a.n_stiff, a.n_couplings)
         self.couplings = nn.ModuleList(StiffCoupling(mask, n_context, a.stiff_hidden) for mask in masks)
         self.head = AffineHead(a.n_stiff, n_context, a.stiff_hidden)
 
-    def sample(self, n: int, generator: torch.Generator) -> Latent:
-        """Draw ``n`` latents."""
-        slow, log_prob = self.sample_slow(n, generator)
+    def sample(self, n: int, generator: torch.Generator, heat: Tensor | None = None) -> Latent:
+        """Draw ``n`` latents, at the target's temperature or at heats ``(n,)``."""
+        slow, log_prob = self.sample_slow(n, generator, heat=heat)
         stiff, log_conditional = self.sample_stiff(slow, generator)
         return Latent(slow, stiff, log_prob + log_conditional)
 
-    def sample_slow(self, n: int, generator: torch.Generator, uniform: Tensor | None = None) -> tuple[Slow, Tensor]:
-        """Draw labels and torsions with ln q(k, τ), ``(n,)``.
+    def sample_slow(
+        self, n: int, generator: torch.Generator, uniform: Tensor | None = None, heat: Tensor | None = None
+    ) -> tuple[Slow, Tensor]:
+        """Draw labels and torsions with ln q(k, τ), ``(n,)``, at the target's temperature or at heats ``(n,)``.
 
         ``uniform (n,)`` names for each draw a coordinate that is drawn broadly instead: a torsion, by its place,
         uniformly; the label, by the number of torsions, from √q(k); none by −1. The density is that of the altered
         generator.
         """
-        label, log_label = self._sample_label(n, generator, uniform)
-        torsions, log_det = self.torsion_flow(self._sample_circles(n, generator), self._one_hot(label), uniform)
-        return Slow(label, torsions), log_label + self._log_base_torsions - log_det
+        heat = self._no_heat(n) if heat is None else heat
+        label, log_label = self._sample_label(heat, generator, uniform)
+        circles = Slow(label, self._sample_circles(n, generator), heat)
+        torsions, log_det = self.torsion_flow(circles.torsions, self._condition(circles), uniform)
+        return Slow(label, torsions, heat), log_label + self._log_base_torsions - log_det
 
     def sample_base(self, n: int, generator: torch.Generator) -> Slow:
         """Draw labels, and uniform base circles in the place of torsions, for :meth:`push_slow`."""
-        label, _ = self._sample_label(n, generator, None)
+        label, _ = self._sample_label(self._no_heat(n), generator, None)
         return Slow(label, self._sample_circles(n, generator))
 
     def push_slow(self, base: Slow) -> tuple[Slow, Tensor]:
         """Map base circles to torsions, labels as they are, with ln q(k, τ), ``(n,)``."""
-        torsions, log_det = self.torsion_flow(base.torsions, self._one_hot(base.label))
-        return Slow(base.label, torsions), self._log_labels()[base.label] + self._log_base_torsions - log_det
+        torsions, log_det = self.torsion_flow(base.torsions, self._condition(base))
+        log_prob = self.log_prob_label(base) + self._log_base_torsions - log_det
+        return Slow(base.label, torsions, base.heat), log_prob
 
     def sample_stiff(self, slow: Slow, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw stiff coordinates ``(n, n_stiff)`` given slow ones, with ln q(z | τ, k), ``(n,)``."""
@@ -109,11 +133,11 @@ class Generator(nn.Module):
     def push_stiff(self, lines: Tensor, slow: Slow) -> tuple[Tensor, Tensor]:
         """Map standard normal lines to stiff coordinates given slow ones, with ln q(z | τ, k)."""
         context = self._context(slow)
-        z, log_prob = lines, _log_normal(lines)
+        z, log_prob = lines, _log_normal(lines) - 0.5 * self.architecture.n_stiff * slow.heat
         for layer in self._stiff_layers():
             z, step = layer(z, context)
             log_prob = log_prob - step
-        return z, log_prob
+        return z * (0.5 * slow.heat[:, None]).exp(), log_prob
 
     def log_prob(self, slow: Slow, stiff: Tensor) -> Tensor:
         """ln q(k, τ, z) of latents, ``(batch,)``; NaN in, −inf out."""
@@ -122,37 +146,31 @@ class Generator(nn.Module):
 
     def log_prob_slow(self, slow: Slow) -> Tensor:
         """ln q(k, τ), ``(batch,)``."""
-        _, log_det = self.torsion_flow.inverse(slow.torsions, self._one_hot(slow.label))
-        return self.log_prob_label(slow.label) + self._log_base_torsions + log_det
+        _, log_det = self.torsion_flow.inverse(slow.torsions, self._condition(slow))
+        return self.log_prob_label(slow) + self._log_base_torsions + log_det
 
-    def log_prob_label(self, label: Tensor) -> Tensor:
+    def log_prob_label(self, slow: Slow) -> Tensor:
         """ln q(k), ``(batch,)``."""
-        return self._log_labels()[label]
+        return self._log_labels(slow.heat).gather(1, slow.label[:, None])[:, 0]
 
     def log_prob_stiff(self, stiff: Tensor, slow: Slow) -> Tensor:
         """ln q(z | τ, k), ``(batch,)``."""
         context = self._context(slow)
-        z, log_det = stiff, stiff.new_zeros(len(stiff))
+        z, log_det = stiff * (-0.5 * slow.heat[:, None]).exp(), -0.5 * self.architecture.n_stiff * slow.heat
         for layer in reversed(self._stiff_layers()):
             z, step = layer(z, context, inverse=True)
             log_det = log_det + step
         return _log_normal(z) + log_det
 
-    def _sample_label(self, n: int, generator: torch.Generator, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_labels = self._log_labels()
-        n_charts = len(log_labels)
-        if n_charts == 1:
-            label = torch.zeros(n, dtype=torch.int64, device=log_labels.device)
-            return label, log_labels[label]
-        label = torch.multinomial(log_labels.exp(), n, replacement=True, generator=generator)
-        log_label = log_labels[label]
+    def _sample_label(self, heat: Tensor, generator: torch.Generator, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_labels = self._log_labels(heat)
+        if self.label_logits is None:
+            return torch.zeros(len(heat), dtype=torch.int64, device=heat.device), log_labels[:, 0]
         if uniform is not None:
-            log_broad = torch.log_softmax(0.5 * log_labels, dim=0)
-            broad = torch.multinomial(log_broad.exp(), n, replacement=True, generator=generator)
-            chosen = uniform == self.architecture.n_torsions
-            label = torch.where(chosen, broad, label)
-            log_label = torch.where(chosen, log_broad[label], log_labels[label])
-        return label, log_label
+            broad = (uniform == self.architecture.n_torsions)[:, None]
+            log_labels = torch.where(broad, torch.log_softmax(0.5 * log_labels, dim=1), log_labels)
+        label = torch.multinomial(log_labels.exp(), 1, generator=generator)
+        return label[:, 0], log_labels.gather(1, label)[:, 0]
 
     def _sample_circles(self, n: int, generator: torch.Generator) -> Tensor:
         like = next(self.parameters())
@@ -160,22 +178,25 @@ class Generator(nn.Module):
         circles = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
         return 2.0 * math.pi * circles - math.pi
 
-    def _log_labels(self) -> Tensor:
-        """ln q(k), ``(n_charts,)``."""
-        if self.label_logits is None:
-            return next(self.parameters()).new_zeros(1)
-        return torch.log_softmax(self.label_logits.value()[0], dim=0)
+    def _no_heat(self, n: int) -> Tensor:
+        return next(self.parameters()).new_zeros(n)
 
-    def _one_hot(self, label: Tensor) -> Tensor:
-        """``(batch, n_charts)``, and of no width where there is one chart."""
-        n_charts, dtype = self.architecture.n_charts, next(self.parameters()).dtype
+    def _log_labels(self, heat: Tensor) -> Tensor:
+        """ln q(k) at each heat, ``(batch, n_charts)``."""
+        if self.label_logits is None:
+            return heat.new_zeros(len(heat), 1)
+        return torch.log_softmax(self.label_logits(heat[:, None]), dim=1)
+
+    def _condition(self, slow: Slow) -> Tensor:
+        """What every factor is conditional on, ``(batch, n)``: the heat, and the label where there are several."""
+        n_charts, heat = self.architecture.n_charts, slow.heat[:, None].to(next(self.parameters()).dtype)
         if n_charts == 1:
-            return torch.zeros((len(label), 0), dtype=dtype, device=label.device)
-        return nn.functional.one_hot(label, n_charts).to(dtype)
+            return heat
+        return torch.cat([nn.functional.one_hot(slow.label, n_charts).to(heat.dtype), heat], dim=1)
 
     def _context(self, slow: Slow) -> Tensor:
         features = circle_features(slow.torsions.T).flatten(0, 1)
-        return torch.cat([features, self._one_hot(slow.label).T]).T
+        return torch.cat([features, self._condition(slow).T]).T
 
     def _stiff_layers(self) -> list[nn.Module]:
         return [*self.couplings, self.head]

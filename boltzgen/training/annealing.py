@@ -58,7 +58,11 @@ class Cooling:
     @property
     def temperature(self) -> float:
         """Current temperature in K."""
-        return self.start * (self.final / self.start) ** (self.level / self.levels)
+        return self.final * math.exp(self.heat())
+
+    def heat(self, level: int | None = None) -> float:
+        """ln T/T₀ of a level, of the current one by default, with the final temperature T₀."""
+        return (1.0 - (self.level if level is None else level) / self.levels) * math.log(self.start / self.final)
 
     @property
     def finished(self) -> bool:

@@ -35,7 +35,7 @@ class LatentFrames:
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> LatentFrames:
         """In another precision, on another device; weights stay in float64."""
-        slow = Slow(self.slow.label.to(device), self.slow.torsions.to(device, dtype))
+        slow = Slow(self.slow.label.to(device), self.slow.torsions.to(device, dtype), self.slow.heat.to(device, dtype))
         return LatentFrames(slow, self.stiff.to(device, dtype), self.log_det.to(device, dtype), self.weights.to(device))
 
     def draw(self, n: int, rng: torch.Generator) -> LatentFrames:

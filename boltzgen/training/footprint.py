@@ -63,9 +63,7 @@ def _saved_bytes(generator: Generator, target: Target, n: int, method: Method = 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         losses = []
         if method.own:
-            losses.append(
-                reverse_kl(score(generator, target, n, target.temperature, rng, through_slow=method.through_slow))
-            )
+            losses.append(reverse_kl(score(generator, target, n, rng, through_slow=method.through_slow)))
         if method.replay:
             losses.append(forward_kl(generator, drawn.slow))
         if method.data:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator
+from boltzgen.flow.generator import Generator, Slow
 from boltzgen.target import Target
 from boltzgen.training.data import DataSet, negative_log_likelihood
 from boltzgen.training.method import Method
@@ -38,12 +38,14 @@ class Sources:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step does, at a temperature in K."""
+    """What one step does. Heats are ln T/T₀."""
 
     batch: int
-    temperature: float
-    pool: Pool | None
-    """Reweighted draws that the slow coordinates learn from; None in the very first steps."""
+    heat: float
+    hot: float | None
+    """A temperature passed before, at which a share of the draws is made; None as long as there is none."""
+    pools: tuple[Pool, ...]
+    """Reweighted draws at these temperatures that the slow coordinates learn from; none in the very first steps."""
     seed: tuple[int, int]
     """Seed of the training and number of the step: the draws depend on nothing else."""
 
@@ -144,23 +146,26 @@ class GradientWorkers:
         loss = 0.0 * self._parameters[0].sum()  # so that there is a gradient even if every energy fails
         losses: dict[str, Tensor] = {}
         scored = own = None
+        n_hot = 0 if plan.hot is None else int(method.hot_share * n)
         if method.own:
             uniform = broad_choice(n, int(method.broad_share * n), self._broad, rng)
+            hot = torch.arange(n, device=self._device) >= n - n_hot
+            heat = torch.where(hot, plan.hot or 0.0, torch.full((n,), plan.heat, device=self._device))
             through = method.through_slow
-            scored = score(
-                generator, self._target, n, plan.temperature, rng, uniform, through_slow=through, clock=clock
-            )
+            scored = score(generator, self._target, n, rng, uniform, heat, through_slow=through, clock=clock)
             good = torch.isfinite(scored.log_weight)
-            own = scored.select(good & (uniform < 0))
-            for group in (own, scored.select(good & (uniform >= 0))):
+            own = scored.select(good & (uniform < 0) & ~hot)
+            for group in (own, scored.select(good & (uniform >= 0)), scored.select(good & hot)):
                 if len(group):
                     loss = loss + method.own * len(group) * reverse_kl(group)
             if len(own):
                 losses["reverse_kl"] = reverse_kl(own) - own.log_weight.median()
             if len(own) and through and self._target.coordinates.n_charts > 1:
                 loss = loss + method.own * len(own) * label_surrogate(generator, own)
-        if method.replay and plan.pool:
-            losses["forward_kl"] = forward_kl(generator, plan.pool.draw(n, rng))
+        if method.replay and plan.pools:
+            shares = (n - n_hot, n_hot) if len(plan.pools) > 1 else (n,)
+            replayed = Slow.cat([pool.draw(k, rng) for pool, k in zip(plan.pools, shares, strict=True)])
+            losses["forward_kl"] = forward_kl(generator, replayed)
             loss = loss + method.replay * n * losses["forward_kl"]
         if method.data and sources.data:
             losses["data"] = negative_log_likelihood(generator, sources.data.training.draw(n, rng))
@@ -181,9 +186,8 @@ class GradientWorkers:
 
     def _spread(self, plan: StepPlan, n: int, rng: torch.Generator, coordinate: ReactionCoordinate) -> Tensor:
         """How unevenly fresh draws lie along a reaction coordinate, with a gradient through all coordinates."""
-        latent = self._generator.sample(n, rng)
-        ratio = plan.temperature / self._target.temperature
-        x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff, ratio)
+        latent = self._generator.sample(n, rng, torch.full((n,), plan.heat, device=self._device))
+        x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
         return spread_loss(coordinate.values(x), coordinate)
 
     def _random(self, seed: tuple[int, ...]) -> torch.Generator:

@@ -28,6 +28,8 @@ class Method:
     broad_share: float = 0.0
     """Share of the draws in which one slow coordinate (rotors excepted) is drawn uniformly: the stiff coordinates stay
     right where the flow has little mass, and the slow ones learn from every basin."""
+    hot_share: float = 0.0
+    """Share of the draws made at a temperature passed before, which the flow is not to forget."""
     cools: bool = False
     """Whether the temperature falls to that of the target, or is it from the beginning."""
 
@@ -43,7 +45,7 @@ class Method:
         return replace(self, own=(1.0 - weight) * self.own, replay=(1.0 - weight) * self.replay, data=weight)
 
 
-ANNEALED = Method(own=1.0, replay=1.0, broad_share=0.25, cools=True)
+ANNEALED = Method(own=1.0, replay=1.0, broad_share=0.25, hot_share=0.1, cools=True)
 """Stiff coordinates by reverse KL, slow ones by forward KL on reweighted draws, while the temperature falls."""
 
 ENERGY = Method(own=1.0, through_slow=True)

@@ -20,10 +20,11 @@ LOSS_CLIP = 10.0
 
 @dataclass(frozen=True)
 class Scored:
-    """Fresh draws, ``stiff`` and ``log_weight = −u + ln r + ln|det| − ln q`` ``(batch,)``, with softened u.
+    """Fresh draws, ``stiff`` and ``log_weight = −u + ln r + ln|det| − ln q`` ``(batch,)``, with softened u = U/kT.
 
-    r is the share of the chart in the configuration, see :mod:`boltzgen.coordinates.atlas`; ``reduced_potential`` is u
-    and ``log_prob_slow`` the part ln q(k, τ) of ln q, ``(batch,)``.
+    T is the temperature that a draw belongs to, see its heat. r is the share of the chart in the configuration, see
+    :mod:`boltzgen.coordinates.atlas`; ``reduced_potential`` is u and ``log_prob_slow`` the part ln q(k, τ) of ln q,
+    ``(batch,)``.
     """
 
     slow: Slow
@@ -41,8 +42,7 @@ class Scored:
 
     def detach(self) -> Scored:
         """The same numbers without their history."""
-        slow = Slow(self.slow.label, self.slow.torsions.detach())
-        return Scored(slow, *(column.detach() for column in self._columns()))
+        return Scored(self.slow.map(Tensor.detach), *(column.detach() for column in self._columns()))
 
     def _columns(self) -> tuple[Tensor, ...]:
         return self.stiff, self.log_weight, self.reduced_potential, self.log_prob_slow
@@ -59,29 +59,29 @@ def score(
     generator: Generator,
     target: Target,
     n: int,
-    temperature: float,
     rng: torch.Generator,
     uniform: Tensor | None = None,
+    heat: Tensor | None = None,
     *,
     through_slow: bool = False,
     clock: Clock | None = None,
 ) -> Scored:
-    """Draw ``n`` latents and weigh them against the softened target at a temperature in K: n energies with forces.
+    """Draw ``n`` latents and weigh them against the softened target: n energies with forces.
 
     The log weight is differentiable through the stiff coordinates alone, or ``through_slow`` through the torsions
     as well. A label has no such gradient, see :func:`label_surrogate`.
 
-    ``uniform (n,)`` names a slow coordinate to be drawn uniformly in each draw, or −1, see
-    :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
+    ``uniform (n,)`` names a slow coordinate to be drawn uniformly in each draw, or −1, and ``heat (n,)`` is ln T/T₀ of
+    each, see :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
     not finite, and no gradient through the energy.
     """
     atlas = target.coordinates
     with torch.set_grad_enabled(through_slow and torch.is_grad_enabled()):
-        slow, log_prob = generator.sample_slow(n, rng, uniform)
+        slow, log_prob = generator.sample_slow(n, rng, uniform, heat)
     stiff, log_conditional = generator.sample_stiff(slow, rng)
-    x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff, temperature / target.temperature)
+    x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff)
     started = time.perf_counter()
-    u = target.reduced_potential(x, temperature, softening=PAIR_SOFTENING)
+    u = target.reduced_potential(x, softening=PAIR_SOFTENING) * (-slow.heat).exp()
     if clock:
         clock.energy += time.perf_counter() - started
     log_weight = log_det - u - log_prob - log_conditional
@@ -110,7 +110,7 @@ def label_surrogate(generator: Generator, scored: Scored) -> Tensor:
     """
     loss = -scored.log_weight.detach()
     loss = (loss - loss.median()).clamp(max=LOSS_CLIP)
-    return ((loss - loss.mean()) * generator.log_prob_label(scored.slow.label)).mean()
+    return ((loss - loss.mean()) * generator.log_prob_label(scored.slow)).mean()
 
 
 def forward_kl(generator: Generator, slow: Slow) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 from boltzgen.flow.generator import Slow
 from boltzgen.training.objectives import Scored
 
+HOT_CAPACITY = 0.2
+"""Share of the capacity for draws at a temperature that has been passed."""
+
 ESS_FLOOR = 0.2
 """Weights are tempered, w^λ, so that the effective share of the pool does not fall below this."""
 
@@ -46,48 +49,61 @@ class Pool:
 
 
 class Replay:
-    """The last ``capacity`` draws, about. Each keeps the density it was drawn from, so its weight stays right."""
+    """The last draws at each temperature. Each keeps the density it was drawn from, so its weight stays right.
+
+    About ``capacity`` are kept at the coldest temperature, and ``HOT_CAPACITY`` of that at every other.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._batches: deque[tuple[Slow, Tensor]] = deque()
+        self._rungs: dict[float, deque[tuple[Slow, Tensor]]] = {}
 
     def __len__(self) -> int:
-        return sum(len(log_weight) for _, log_weight in self._batches)
+        return sum(map(_size, self._rungs.values()))
 
     def add(self, scored: Scored) -> None:
         """Remember a batch of detached draws; those whose weight is not finite are left out."""
         good = scored.select(torch.isfinite(scored.log_weight))
-        self._batches.append((good.slow, good.log_weight))
-        while len(self) > self._capacity:
-            self._batches.popleft()
+        for heat in good.slow.heat.unique().tolist():
+            of_rung = good.select(good.slow.heat == heat)
+            self._rungs.setdefault(heat, deque()).append((of_rung.slow, of_rung.log_weight))
+        for heat, batches in self._rungs.items():
+            capacity = self._capacity * (1.0 if heat == min(self._rungs) else HOT_CAPACITY)
+            while _size(batches) > capacity:
+                batches.popleft()
 
     def to_tree(self) -> dict[str, Any]:
-        """The batches as nested arrays, to be stored."""
+        """The draws as nested arrays, to be stored."""
+        batches = [batch for rung in self._rungs.values() for batch in rung]
         return {
             str(k): {**_slow_to_tree(slow), "log_weight": log_weight.cpu().numpy()}
-            for k, (slow, log_weight) in enumerate(self._batches)
+            for k, (slow, log_weight) in enumerate(batches)
         }
 
     def load_tree(self, tree: Mapping[str, Any], device: torch.device) -> None:
         """Remember what :meth:`to_tree` returned instead."""
-        batches = (tree[key] for key in sorted(tree, key=int))
-        self._batches = deque(
-            (_slow_from_tree(b, device), torch.as_tensor(b["log_weight"], device=device)) for b in batches
-        )
+        self._rungs = {}
+        for key in sorted(tree, key=int):
+            slow = _slow_from_tree(tree[key], device)
+            batch = slow, torch.as_tensor(tree[key]["log_weight"], device=device)
+            self._rungs.setdefault(slow.heat[0].item(), deque()).append(batch)
 
-    def clear(self) -> None:
-        """Forget everything: the target has changed."""
-        self._batches.clear()
+    def pool(self, heat: float) -> Pool | None:
+        """All draws at a temperature, weights tempered to an effective share of at least ``ESS_FLOOR``; None if none.
 
-    def pool(self) -> Pool | None:
-        """Everything remembered, weights tempered to an effective share of at least ``ESS_FLOOR``; None if empty."""
-        if not len(self):
+        ``heat`` is ln T/T₀ as the draws have it, in their precision.
+        """
+        batches = self._rungs.get(heat)
+        if not batches:
             return None
-        slow = Slow(*(torch.cat([getattr(s, name) for s, _ in self._batches]) for name in ("label", "torsions")))
-        log_weight = torch.cat([w for _, w in self._batches]).double()
+        slow = Slow.cat([slow for slow, _ in batches])
+        log_weight = torch.cat([w for _, w in batches]).double()
         tempering = _tempering(log_weight)
         return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering, effective_share(log_weight))
+
+
+def _size(batches: deque[tuple[Slow, Tensor]]) -> int:
+    return sum(len(log_weight) for _, log_weight in batches)
 
 
 def _slow_to_tree(slow: Slow) -> dict[str, Any]:
@@ -95,7 +111,7 @@ def _slow_to_tree(slow: Slow) -> dict[str, Any]:
 
 
 def _slow_from_tree(tree: Mapping[str, Any], device: torch.device) -> Slow:
-    return Slow(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions")))
+    return Slow(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions", "heat")))
 
 
 def effective_share(log_weight: Tensor) -> float:

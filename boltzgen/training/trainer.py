@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from boltzgen.errors import BoltzgenError
@@ -116,7 +117,8 @@ class Trainer:
         self.skipped_steps = self.failed_energies = 0
         self.seconds = self.seconds_energy = self.seconds_flow = self.seconds_other = 0.0
         self.best: Best | None = None
-        self._pool: Pool | None = None
+        self._pools: tuple[Pool, ...] = ()
+        self._hot: float | None = None
         self._skipped_in_a_row = 0
         self._steps_at_level = 0
         self._judged_at = 0.0
@@ -212,10 +214,10 @@ class Trainer:
         if self.settings.max_energies:
             batch = min(batch, self.settings.max_energies - self._spent)
         seed = (self.settings.seed, self.step)
-        if self.method.replay and self._steps_at_level and self._steps_at_level % POOL_REFRESH == 0:
-            self._pool = self.replay.pool() or self._pool
+        if self._steps_at_level % POOL_REFRESH == 0:
+            self._refresh()
         waited = -time.perf_counter()
-        step = workers.step(StepPlan(batch, self.cooling.temperature, self._pool, seed))
+        step = workers.step(StepPlan(batch, self._heat(self.cooling.level), self._hot, self._pools, seed))
         waited += time.perf_counter()
         self._count(step, batch)
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
@@ -233,16 +235,30 @@ class Trainer:
         self._record(step, batch, rate, held_out)
         self._steps_at_level += 1
         if self.cooling.update(self.progress, self.history[-1]["elbo_gap"]):
-            # The pool stays until there are as many draws at the new temperature: the torsions change little.
-            self.replay.clear()
             self._steps_at_level = 0
+
+    def _heat(self, level: int) -> float:
+        """ln T/T₀ of a level, as draws in single precision have it."""
+        return torch.tensor(self.cooling.heat(level), dtype=torch.float32).item()
+
+    def _refresh(self) -> None:
+        """Choose another temperature that has been passed, and gather what is remembered of it and of the current.
+
+        The pools stay until there are draws at a new temperature: the torsions change little.
+        """
+        if self.method.hot_share and self.cooling.level:
+            rng = np.random.default_rng((self.settings.seed, self.step))
+            self._hot = self._heat(int(rng.integers(self.cooling.level)))
+        if self.method.replay and self._steps_at_level:
+            heats = [self._heat(self.cooling.level)] + ([] if self._hot is None else [self._hot])
+            self._pools = tuple(pool for pool in map(self.replay.pool, heats) if pool)
 
     def _count(self, step: StepGradient, batch: int) -> None:
         n = sum(len(scored) for scored in step.scored)
         self.energies += n
         self.forces += n  # the stiff coordinates always have a gradient through the energy
         self.failed_energies += sum(int((~torch.isfinite(scored.log_weight)).sum()) for scored in step.scored)
-        self.replayed += batch if self._pool else 0
+        self.replayed += batch if self._pools else 0
         self.frames += batch if self.method.data else 0
         self.seconds_energy += step.seconds_energy
         self.seconds_flow += step.seconds_flow
@@ -282,7 +298,7 @@ class Trainer:
 
     def _record(self, step: StepGradient, batch: int, rate: float, held_out: float) -> None:
         losses = {f"loss_{name}": value for name, value in step.losses.items()}
-        pool = self._pool
+        pool = self._pools[0] if self._pools else None
         row = {
             **dict.fromkeys(COLUMNS, math.nan),
             **{name: float(getattr(self, name)) for name in COUNTERS},
@@ -316,7 +332,8 @@ class Trainer:
             "skipped_in_a_row": self._skipped_in_a_row,
             "judged_at": self._judged_at,
             "replay": self.replay.to_tree(),
-            "pool": self._pool and self._pool.to_tree(),
+            "pools": {str(k): pool.to_tree() for k, pool in enumerate(self._pools)},
+            "hot": self._hot,
             "history": history_columns(self.history),
         }
 
@@ -335,8 +352,8 @@ class Trainer:
         self._judged_at = float(tree["judged_at"])
         device = next(self.generator.parameters()).device
         self.replay.load_tree(tree["replay"], device)
-        if tree["pool"] is not None:
-            self._pool = Pool.from_tree(tree["pool"], device)
+        self._pools = tuple(Pool.from_tree(tree["pools"][key], device) for key in sorted(tree["pools"]))
+        self._hot = tree["hot"]
         if tree["best"] is not None:
             self.best = Best.from_tree(tree["best"], device)
         self.history = history_rows(tree["history"])

@@ -60,7 +60,7 @@ def untrained(atlas: Atlas, slope: float) -> Generator:
     """Gaussian stiff coordinates; each chart is e^−slope as probable as the one before."""
     flow = Generator(Architecture.of(atlas))
     with torch.no_grad():
-        flow.label_logits.network[-1].bias.copy_(-slope * torch.arange(atlas.n_charts))
+        flow.label_logits[-1].bias.copy_(-slope * torch.arange(atlas.n_charts))
     return flow
 
 
@@ -137,8 +137,8 @@ def test_weights_of_labelled_draws_hold_the_share_of_their_chart(puckered):
     """Where charts overlap, both would count the structure in full without it; too rare here to be seen in ln Z."""
     atlas, flow = puckered.coordinates, untrained(puckered.coordinates, 0.7).double()
     rng = torch.Generator().manual_seed(0)
-    base = flow.sample_base(300, rng)
-    lines = 6.0 * torch.randn(300, atlas.n_stiff, generator=rng, dtype=torch.float64)
+    base = flow.sample_base(1000, rng)
+    lines = 6.0 * torch.randn(1000, atlas.n_stiff, generator=rng, dtype=torch.float64)
     with torch.no_grad():
         draws = ExtendedTarget(puckered, flow).weigh_base(base.label, torch.cat([base.torsions, lines], dim=1))
         # The last layers of an untrained flow are zero: base points are their own images.

@@ -116,13 +116,13 @@ class OneTorsion:
     def reverse_kl(self, flow):
         """KL(q‖p) in nats, and its standard error: ln Z is known."""
         with torch.no_grad():
-            drawn = score(flow, self.target.to(torch.float32), 20_000, 300.0, torch.Generator().manual_seed(1))
+            drawn = score(flow, self.target.to(torch.float32), 20_000, torch.Generator().manual_seed(1))
         return (self.log_z - drawn.log_weight.double().mean()).item(), drawn.log_weight.std().item() / 20_000**0.5
 
     def log_z_error(self, flow):
         """Error of the estimate of ln Z from 20,000 weights in its own standard errors."""
         with torch.no_grad():
-            drawn = score(flow, self.target.to(torch.float32), 20_000, 300.0, torch.Generator().manual_seed(2))
+            drawn = score(flow, self.target.to(torch.float32), 20_000, torch.Generator().manual_seed(2))
         w = (drawn.log_weight.double() - self.log_z).exp()
         return ((w.mean() - 1.0) / (w.std() / len(w) ** 0.5)).item()
 

@@ -103,10 +103,10 @@ def test_plain_reverse_kl_misses_the_mode_that_annealing_finds(double):
     one_sided = double.train(DATA, data=double.frames(5000, seed=2, keep=lambda phi: phi < 0)).result
     assert double.share_above_zero(one_sided) < 0.01
     energy, annealed = (double.train(method, start=one_sided) for method in (ENERGY, ANNEALED))
-    assert double.share_above_zero(energy.result) < 0.02
+    assert double.share_above_zero(energy.result) < 0.1
     assert double.share_above_zero(annealed.result) == pytest.approx(0.5, abs=0.03)
     # ln 2 is what a lost half costs; one per cent in it already takes off 0.06
-    assert double.reverse_kl(energy.result)[0] == pytest.approx(math.log(2.0), abs=0.1)
+    assert 0.4 < double.reverse_kl(energy.result)[0] < math.log(2.0) + 0.1
     assert double.reverse_kl(annealed.result)[0] < 0.1
 
 
@@ -140,26 +140,30 @@ def test_resumed_training_on_data_is_the_same_training(single):
 
 
 def test_a_step_of_annealing_is_the_sum_that_it_was_before_there_were_methods(dipeptide_target):
-    """Written out: broad draws, reverse KL of the stiff coordinates, forward KL on the pool; to the last bit."""
+    """Written out: broad and hot draws, reverse KL of the stiff, forward KL of the pools; to the last bit."""
     target = dipeptide_target.to(torch.float32)
     torch.manual_seed(0)
     generator = Generator(Architecture.of(target.coordinates))
     workers = GradientWorkers(generator, target, 1, ANNEALED)
-    first = workers.step(StepPlan(250, 500.0, None, (0, 0)))
+    heat, hot = 0.5, 0.6875  # powers of two: the same in single precision
+    first = workers.step(StepPlan(250, heat, hot, (), (0, 0)))
     replay = Replay(1000)
     for scored in first.scored:
         replay.add(scored)
-    step = workers.step(StepPlan(250, 500.0, replay.pool(), (0, 1)))
+    pools = replay.pool(heat), replay.pool(hot)
+    step = workers.step(StepPlan(250, heat, hot, pools, (0, 1)))
 
     state = np.random.SeedSequence((0, 1, 0)).generate_state(1, np.uint64)[0]
     rng = torch.Generator().manual_seed(int(state >> 1))
     uniform = broad_choice(250, 62, torch.tensor([0, 1]), rng)  # a quarter; φ and ψ, no rotors
-    scored = score(generator, target, 250, 500.0, rng, uniform)
+    heats = torch.tensor(225 * [heat] + 25 * [hot])  # a tenth
+    scored = score(generator, target, 250, rng, uniform, heats)
     assert not scored.slow.torsions.requires_grad
-    good = torch.isfinite(scored.log_weight)
-    own, broad = scored.select(good & (uniform < 0)), scored.select(good & (uniform >= 0))
-    loss = len(own) * reverse_kl(own) + len(broad) * reverse_kl(broad)
-    loss = loss + 250 * forward_kl(generator, replay.pool().draw(250, rng))
+    good, is_hot = torch.isfinite(scored.log_weight), heats == hot
+    groups = good & (uniform < 0) & ~is_hot, good & (uniform >= 0), good & is_hot
+    loss = sum(int(group.sum()) * reverse_kl(scored.select(group)) for group in groups)
+    replayed = Slow.cat([pools[0].draw(225, rng), pools[1].draw(25, rng)])
+    loss = loss + 250 * forward_kl(generator, replayed)
     expected = torch.autograd.grad(loss / 250, list(generator.parameters()), materialize_grads=True)
     assert all(torch.equal(a, b) for a, b in zip(step.gradients, expected, strict=True))
 
@@ -174,7 +178,7 @@ def test_gradient_of_plain_reverse_kl_goes_through_the_torsions(dipeptide_target
 
     def loss():
         rng = torch.Generator().manual_seed(4)
-        return -score(generator, dipeptide_target, 16, 300.0, rng, through_slow=True).log_weight.mean()
+        return -score(generator, dipeptide_target, 16, rng, through_slow=True).log_weight.mean()
 
     gradients = torch.autograd.grad(loss(), parameters)
     norm = math.sqrt(sum(g.square().sum().item() for g in gradients))
@@ -199,13 +203,13 @@ def test_labels_learn_from_energies_by_their_score():
     rng = torch.Generator().manual_seed(0)
     for _ in range(300):
         slow, _ = generator.sample_slow(2000, rng)
-        log_weight = log_p[slow.label] - generator.log_prob_label(slow.label)
+        log_weight = log_p[slow.label] - generator.log_prob_label(slow)
         empty = torch.zeros(2000, dtype=torch.float64)
         drawn = type("Drawn", (), {"slow": slow, "log_weight": log_weight + empty})
         optimizer.zero_grad()
         label_surrogate(generator, drawn).backward()
         optimizer.step()
-    learnt = generator.log_prob_label(torch.arange(3)).exp()
+    learnt = generator.log_prob_label(Slow(torch.arange(3), torch.zeros(3, 1).double())).exp()
     assert torch.allclose(learnt, log_p.exp(), atol=0.02)  # 2,000 draws a step, averaged over the memory of Adam
 
 

@@ -76,7 +76,7 @@ def test_training_with_this_loss_alone_spreads_the_torsion():
     chain = OneTorsion((3, 0.0, 5.0))
     coordinate = ReactionCoordinate((0, 1, 2, 3), -math.pi, math.pi)
     start = Generator(chain.architecture)
-    bias = start.torsion_flow.conditioners[0].network[-1].bias
+    bias = start.torsion_flow.conditioners[0][-1].bias
     with torch.no_grad():
         bias[16:32] = torch.linspace(-3.0, 3.0, 16)  # heights of the first spline
     # ``own`` is there for the budget; its weight is too small to matter

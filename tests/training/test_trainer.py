@@ -11,8 +11,8 @@ import torch
 from boltzgen.flow.generator import Architecture
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.objectives import reverse_kl, score
-from boltzgen.training.replay import ESS_FLOOR, _tempering
-from boltzgen.training.trainer import Diverged, Trainer, TrainSettings
+from boltzgen.training.replay import ESS_FLOOR, HOT_CAPACITY, _tempering
+from boltzgen.training.trainer import REPLAY_CAPACITY, Diverged, Trainer, TrainSettings
 
 
 def trainer_on(target, **settings):
@@ -102,10 +102,10 @@ def test_training_closes_the_gap(dipeptide_target):
     trainer = trainer_on(dipeptide_target, max_energies=30_000, start_temperature=300.0)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        start = score(trainer.average, trainer.target, 2000, 300.0, rng).log_weight.median().item()
+        start = score(trainer.average, trainer.target, 2000, rng).log_weight.median().item()
     assert trainer.run(lambda p: None, lambda: True, lambda: None)
     with torch.no_grad():
-        end = score(trainer.average, trainer.target, 2000, 300.0, rng).log_weight.median().item()
+        end = score(trainer.average, trainer.target, 2000, rng).log_weight.median().item()
     assert end > start + 3.0
 
 
@@ -160,7 +160,19 @@ def test_tempering_keeps_the_effective_share():
 
 def test_clipped_loss_equals_the_plain_one_without_outliers(dipeptide_target):
     trainer = trainer_on(dipeptide_target, max_energies=1000)
-    scored = score(trainer.generator, trainer.target, 64, 600.0, torch.Generator().manual_seed(0))
+    scored = score(trainer.generator, trainer.target, 64, torch.Generator().manual_seed(0))
     narrow = replace(scored, log_weight=scored.log_weight * 1e-3)
     loss = -narrow.log_weight
     assert reverse_kl(narrow).item() == pytest.approx((loss - loss.median()).mean().item(), rel=1e-5)  # float32
+
+
+def test_draws_of_other_temperatures_are_remembered_and_kept_apart(dipeptide_target):
+    trainer = trainer_on(dipeptide_target, max_energies=40_000)
+    assert trainer.run(lambda p: None, lambda: True, lambda: None)
+    heats = [trainer._heat(level) for level in range(trainer.cooling.levels + 1)]
+    pools = [trainer.replay.pool(heat) for heat in heats]
+    assert all(
+        pool is not None and bool((pool.slow.heat == heat).all()) for pool, heat in zip(pools, heats, strict=True)
+    )
+    assert len(pools[0].weights) < REPLAY_CAPACITY * HOT_CAPACITY
+    assert heats[-1] == 0.0
