@@ -155,6 +155,12 @@ class TrainConfig(_Section):
     data_weight: float = Field(
         default=0.5, ge=0, le=1, description="a of (1 - a) losses of energies + a loss of data, where there are data"
     )
+    exchange_share: float = Field(
+        default=1 / 3,
+        ge=0,
+        le=0.9,
+        description="of the energies, for replica exchange that looks for what the flow lacks",
+    )
     rc: str | None = Field(
         default=None, min_length=1, description="torsion (phi:ALA2 or 4-6-8-14) or distance (1-12) to be spread evenly"
     )
@@ -164,6 +170,9 @@ class TrainConfig(_Section):
     rc_weight: float = Field(default=1.0, gt=0, le=1e4, description="of the loss that spreads rc")
 
 
+HOT_SHARE = 0.2
+
+
 class SampleConfig(_Section):
     """How many samples are drawn, and which part of them."""
 
@@ -171,6 +180,12 @@ class SampleConfig(_Section):
     shard: Shard | None = Field(default=None, description="i/N: draw only part i of N, counted from 1")
     inner: int = Field(default=1, ge=1, le=10**6, description="redraws of the stiff coordinates behind each sample")
     refine: int = Field(default=0, ge=0, le=10**4, description="bridges over which each draw is annealed to the target")
+    temperatures: tuple[Temperature, ...] = Field(
+        default=(), description="K, at which samples are drawn alike, for reweighting; empty: the ensemble's"
+    )
+    hot_share: float = Field(
+        default=HOT_SHARE, ge=0, lt=1, description="of samples drawn 12 % hotter, against heavy tails of the weights"
+    )
     batch_size: int = Field(default=2048, ge=1, le=10**7, description="draws per call of the flow, redraws counted")
 
 

@@ -19,6 +19,7 @@ class Target:
 
     ``coordinates`` is the bijection between latent blocks and positions, which travel as
     ``(atoms, 3, batch)`` in nm. The reference temperature is the one of the ensemble, and of the whitening.
+    ``potential`` is the energy in kJ/mol, which dynamics needs as it is.
     """
 
     def __init__(
@@ -31,11 +32,11 @@ class Target:
         self.molecule = molecule
         self.coordinates = coordinates
         self.temperature = temperature
-        self._potential = potential
+        self.potential = potential
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Target:
         """The same target in another precision, on another device; parameters are converted from float64."""
-        potential = PotentialEnergy.from_tree(self._potential.to_tree(), dtype).to(device)
+        potential = PotentialEnergy.from_tree(self.potential.to_tree(), dtype).to(device)
         return Target(self.molecule, potential, self.coordinates.to(dtype, device), self.temperature)
 
     def reduced_potential(self, x: Tensor, temperature: float | None = None, softening: float | None = None) -> Tensor:
@@ -44,14 +45,14 @@ class Target:
         ``softening`` in kJ/mol flattens overlapping pairs: for training, never for weights. An energy that cannot be
         computed is +inf, with gradient zero: counting them is the caller's duty.
         """
-        return self._potential.batch_last(x, softening) / thermal_energy(temperature or self.temperature)
+        return self.potential.batch_last(x, softening) / thermal_energy(temperature or self.temperature)
 
     def to_tree(self) -> dict[str, Any]:
         """Everything as nested arrays and text, to be stored in a file."""
         return {
             "molecule": self.molecule.to_json(),
             "temperature": self.temperature,
-            "potential": self._potential.to_tree(),
+            "potential": self.potential.to_tree(),
             "coordinates": self.coordinates.to_tree(),
         }
 

@@ -114,7 +114,7 @@ def train(
     )
 
 
-@command(app, options.N_SAMPLES, options.INNER, options.REFINE, options.SHARD)
+@command(app, options.N_SAMPLES, options.DRAWN_AT, options.INNER, options.REFINE, options.SHARD)
 def sample(run: options.Run = None) -> Plan:
     """Draw independent samples with their weights from a trained run."""
     directory = existing_run(run)

@@ -206,6 +206,16 @@ REFINE = Flag(
     metavar="STEPS",
     default="0",
 )
+DRAWN_AT = Flag(
+    "drawn_at",
+    ("--temperature",),
+    "Temperature to draw at, in kelvin; may be repeated: all draws have one density, and can be reweighted to each.",
+    SAMPLING,
+    key="sample.temperatures",
+    metavar="K",
+    default="that of the ensemble",
+    kind=list[float],
+)
 SHARD = Flag("shard", ("--shard",), "Draw only part i of N (1-based).", SAMPLING, key="sample.shard", metavar="i/N")
 NEW_TEMPERATURES = Flag(
     "temperatures",

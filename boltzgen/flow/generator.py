@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,15 @@ class Slow:
     def cat(cls, parts: Sequence[Slow]) -> Slow:
         """Parts one after the other."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("label", "torsions", "heat")))
+
+    def to_tree(self) -> dict[str, Any]:
+        """Nested arrays, to be stored."""
+        return {name: column.cpu().numpy() for name, column in vars(self).items()}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], device: torch.device | str) -> Slow:
+        """Build from what :meth:`to_tree` returned."""
+        return cls(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions", "heat")))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,13 +41,30 @@ class Samples:
 class BoltzmannGenerator:
     """A trained flow on its target: draws samples, and gives the density of structures from anywhere.
 
+    ``temperatures``, in K, by their shares: samples are drawn from the flow at all of them, and the density of each is
+    that of the mixture, Σ_t share_t q(x | T_t), whichever it came from (the balance heuristic). So no weight exceeds
+    p(x) / (share_t q(x | T_t)) for any t: a share at a higher temperature is a defence against heavy tails, and shares
+    at several make one set of samples for all of them. None: the target's temperature alone.
+
     Everything is evaluated in float64: a flow round-trips to 1e-4 in float32 and to 1e-12 in float64.
+
+    Source: Veach and Guibas, SIGGRAPH 1995, 419; Owen and Zhou, J. Am. Stat. Assoc. 95, 135 (2000).
     """
 
-    def __init__(self, target: Target, flow: Generator, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        target: Target,
+        flow: Generator,
+        device: torch.device | str = "cpu",
+        temperatures: Mapping[float, float] | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.target = target.to(torch.float64, self.device)
         self.flow = flow.to(self.device, torch.float64).requires_grad_(False)
+        shares = torch.tensor(list((temperatures or {target.temperature: 1.0}).values()), dtype=torch.float64)
+        kelvin = torch.tensor(list(temperatures or {target.temperature: 1.0}), dtype=torch.float64)
+        self._heats = (kelvin / target.temperature).log().to(self.device)
+        self._shares = (shares / shares.sum()).to(self.device)
 
     @torch.no_grad()
     def sample(
@@ -111,11 +128,22 @@ class BoltzmannGenerator:
 
     def _plain(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Positions ``(atoms, 3, n)``, ln q of the mixture of charts, and reduced potential of draws of the flow."""
-        latent = self.flow.sample(n, rng)
+        mixed = len(self._heats) > 1
+        component = torch.multinomial(self._shares, n, replacement=True, generator=rng) if mixed else None
+        latent = self.flow.sample(n, rng, self._heats.expand(n) if component is None else self._heats[component])
         slow = latent.slow
+        log_q = self._log_prob(slow, latent.stiff) if mixed else latent.log_prob
         x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
         x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
-        return x, self._log_mixture(x, slow.label, latent.log_prob - log_det), self.target.reduced_potential(x)
+        return x, self._log_mixture(x, slow.label, log_q - log_det), self.target.reduced_potential(x)
+
+    def _log_prob(self, slow: Slow, stiff: torch.Tensor) -> torch.Tensor:
+        """ln q(k, τ, z) of the mixture of temperatures, ``(batch,)``."""
+        parts = []
+        for heat, share in zip(self._heats, self._shares, strict=True):
+            at_heat = replace(slow, heat=heat.expand(len(stiff)))
+            parts.append(share.log() + self.flow.log_prob(at_heat, stiff))
+        return torch.logsumexp(torch.stack(parts), dim=0)
 
     def _random_streams(self, seed: int | list[int]) -> list[torch.Generator]:
         """That of the samples, and that of whatever is tuned before them."""
@@ -138,7 +166,7 @@ class BoltzmannGenerator:
         return self.target.reduced_potential(self._batch_last(positions)).cpu().numpy()
 
     def _log_mixture(self, x: torch.Tensor, label: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-        """ln Σ_k q(k) q(x | k) over all charts, ``(batch,)``; ``log_q`` is that of the chart ``label``."""
+        """ln Σ_k q(k) q(x | k) over all charts, ``(batch,)``; ``log_q`` is the part of the chart ``label``."""
         parts = [log_q]
         for k in range(self.target.coordinates.n_charts):
             rows = (label != k).nonzero()[:, 0]
@@ -154,7 +182,7 @@ class BoltzmannGenerator:
         inside = chart.reaches(x).nonzero()[:, 0]
         if len(inside):
             torsions, stiff, log_det = chart.from_cartesian(x[..., inside])
-            value[inside] = self.flow.log_prob(Slow(torch.full_like(inside, k), torsions), stiff) - log_det
+            value[inside] = self._log_prob(Slow(torch.full_like(inside, k), torsions), stiff) - log_det
         return value
 
     def _batch_last(self, positions: np.ndarray) -> torch.Tensor:

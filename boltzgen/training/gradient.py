@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +16,27 @@ from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Slow
 from boltzgen.target import Target
+from boltzgen.training.challengers import Thin
 from boltzgen.training.data import DataSet, negative_log_likelihood
 from boltzgen.training.method import Method
-from boltzgen.training.objectives import Clock, Scored, broad_choice, forward_kl, label_surrogate, reverse_kl, score
+from boltzgen.training.objectives import (
+    Clock,
+    Scored,
+    broad_choice,
+    forward_kl,
+    label_surrogate,
+    reverse_kl,
+    score,
+    score_stiff,
+)
 from boltzgen.training.reaction import ReactionCoordinate, spread_loss
 from boltzgen.training.replay import Pool
 
 PART_SIZE = 1024
 """Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
+
+MOST_BORROWED = 0.25
+"""Share of the draws whose slow coordinates are those of challengers, at most."""
 
 SMALLEST_PART = 256
 """Samples below which a batch is not cut in two for a second thread: the overhead would eat the gain."""
@@ -48,6 +62,8 @@ class StepPlan:
     """Reweighted draws at these temperatures that the slow coordinates learn from; none in the very first steps."""
     seed: tuple[int, int]
     """Seed of the training and number of the step: the draws depend on nothing else."""
+    thin: Thin | None = None
+    """Challengers by what the flow lacks of them."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,7 @@ class Part:
     scored: Scored | None
     own: Scored | None
     losses: dict[str, float]
+    n_failed: int
     seconds_energy: float
     seconds_flow: float
 
@@ -75,6 +92,7 @@ class StepGradient:
     scored: list[Scored]
     own: list[Scored]
     losses: dict[str, float]
+    n_failed: int
     seconds_energy: float
     seconds_flow: float
 
@@ -91,6 +109,7 @@ class StepGradient:
             scored=[part.scored for part in parts if part.scored],
             own=[part.own for part in parts if part.own],
             losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
+            n_failed=sum(part.n_failed for part in parts),
             seconds_energy=sum(part.seconds_energy for part in parts),
             seconds_flow=sum(part.seconds_flow for part in parts),
         )
@@ -146,6 +165,18 @@ class GradientWorkers:
         loss = 0.0 * self._parameters[0].sum()  # so that there is a gradient even if every energy fails
         losses: dict[str, Tensor] = {}
         scored = own = None
+        n_failed = 0
+        n_borrowed = math.ceil(min(plan.thin.missing, MOST_BORROWED) * n) if method.challengers and plan.thin else 0
+        if n_borrowed and plan.thin:
+            slow = plan.thin.draw(n_borrowed, rng)
+            losses["challengers"] = forward_kl(generator, slow)
+            loss = loss + method.challengers * n * plan.thin.missing * losses["challengers"]
+            borrowed = score_stiff(generator, self._target, slow, torch.zeros_like(slow.heat), rng, clock)
+            borrowed = borrowed.select(torch.isfinite(borrowed.log_weight))
+            n_failed = n_borrowed - len(borrowed)
+            if len(borrowed):
+                loss = loss + method.own * len(borrowed) * reverse_kl(borrowed)
+        n -= n_borrowed
         n_hot = 0 if plan.hot is None else int(method.hot_share * n)
         if method.own:
             uniform = broad_choice(n, int(method.broad_share * n), self._broad, rng)
@@ -154,6 +185,7 @@ class GradientWorkers:
             through = method.through_slow
             scored = score(generator, self._target, n, rng, uniform, heat, through_slow=through, clock=clock)
             good = torch.isfinite(scored.log_weight)
+            n_failed += n - int(good.sum())
             own = scored.select(good & (uniform < 0) & ~hot)
             for group in (own, scored.select(good & (uniform >= 0)), scored.select(good & hot)):
                 if len(group):
@@ -175,11 +207,12 @@ class GradientWorkers:
             loss = loss + method.spread * n * losses["spread"]
         gradients = torch.autograd.grad(loss / plan.batch, self._parameters, materialize_grads=True)
         return Part(
-            n,
+            n + n_borrowed,
             list(gradients),
             scored.detach() if scored else None,
             own.detach() if own else None,
             {name: value.item() for name, value in losses.items()},
+            n_failed,
             clock.energy,
             time.perf_counter() - started - clock.energy,
         )

@@ -75,9 +75,19 @@ def score(
     each, see :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
     not finite, and no gradient through the energy.
     """
-    atlas = target.coordinates
     with torch.set_grad_enabled(through_slow and torch.is_grad_enabled()):
         slow, log_prob = generator.sample_slow(n, rng, uniform, heat)
+    return score_stiff(generator, target, slow, log_prob, rng, clock)
+
+
+def score_stiff(
+    generator: Generator, target: Target, slow: Slow, log_prob: Tensor, rng: torch.Generator, clock: Clock | None = None
+) -> Scored:
+    """Draw stiff coordinates once for each of given slow ones, and weigh them as :func:`score` does.
+
+    ``log_prob (n,)`` is the density that the slow ones were drawn from.
+    """
+    atlas = target.coordinates
     stiff, log_conditional = generator.sample_stiff(slow, rng)
     x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff)
     started = time.perf_counter()

@@ -24,24 +24,26 @@ ESS_FLOOR = 0.2
 class Pool:
     """Slow coordinates of n draws and their normalised weights ``(n,)``, tempered by the power λ.
 
-    ``ess_fraction`` is the effective share of the weights before that.
+    ``ess_fraction`` is the effective share of the weights before that, ``usual`` the mean of their
+    logarithm by tempered weight.
     """
 
     slow: Slow
     weights: Tensor
     tempering: float
     ess_fraction: float
+    usual: float
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""
-        numbers = {"tempering": self.tempering, "ess_fraction": self.ess_fraction}
-        return {**_slow_to_tree(self.slow), "weights": self.weights.cpu().numpy(), **numbers}
+        numbers = {name: getattr(self, name) for name in ("tempering", "ess_fraction", "usual")}
+        return {**self.slow.to_tree(), "weights": self.weights.cpu().numpy(), **numbers}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Pool:
         """Build from what :meth:`to_tree` returned."""
         weights = torch.as_tensor(tree["weights"], device=device)
-        return cls(_slow_from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"])
+        return cls(Slow.from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"], tree["usual"])
 
     def draw(self, n: int, rng: torch.Generator) -> Slow:
         """Resample ``n`` by weight, with replacement."""
@@ -76,7 +78,7 @@ class Replay:
         """The draws as nested arrays, to be stored."""
         batches = [batch for rung in self._rungs.values() for batch in rung]
         return {
-            str(k): {**_slow_to_tree(slow), "log_weight": log_weight.cpu().numpy()}
+            str(k): {**slow.to_tree(), "log_weight": log_weight.cpu().numpy()}
             for k, (slow, log_weight) in enumerate(batches)
         }
 
@@ -84,7 +86,7 @@ class Replay:
         """Remember what :meth:`to_tree` returned instead."""
         self._rungs = {}
         for key in sorted(tree, key=int):
-            slow = _slow_from_tree(tree[key], device)
+            slow = Slow.from_tree(tree[key], device)
             batch = slow, torch.as_tensor(tree[key]["log_weight"], device=device)
             self._rungs.setdefault(slow.heat[0].item(), deque()).append(batch)
 
@@ -99,19 +101,13 @@ class Replay:
         slow = Slow.cat([slow for slow, _ in batches])
         log_weight = torch.cat([w for _, w in batches]).double()
         tempering = _tempering(log_weight)
-        return Pool(slow, torch.softmax(tempering * log_weight, dim=0), tempering, effective_share(log_weight))
+        weights = torch.softmax(tempering * log_weight, dim=0)
+        usual = (weights * log_weight).sum().item()
+        return Pool(slow, weights, tempering, effective_share(log_weight), usual)
 
 
 def _size(batches: deque[tuple[Slow, Tensor]]) -> int:
     return sum(len(log_weight) for _, log_weight in batches)
-
-
-def _slow_to_tree(slow: Slow) -> dict[str, Any]:
-    return {name: value.cpu().numpy() for name, value in vars(slow).items()}
-
-
-def _slow_from_tree(tree: Mapping[str, Any], device: torch.device) -> Slow:
-    return Slow(*(torch.as_tensor(tree[name], device=device) for name in ("label", "torsions", "heat")))
 
 
 def effective_share(log_weight: Tensor) -> float:

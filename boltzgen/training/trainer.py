@@ -17,6 +17,7 @@ from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
+from boltzgen.training.challengers import LEAST_ROUND, ROUNDS, Challengers
 from boltzgen.training.data import held_out_loss
 from boltzgen.training.gradient import GradientWorkers, Sources, StepGradient, StepPlan
 from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows, shown_figures
@@ -44,9 +45,15 @@ STEPS_TO_TELL_SPEED = 20
 
 COUNTERS = (
     *("step", "energies", "forces", "replayed", "frames", "skipped_steps", "failed_energies"),
-    *("seconds", "seconds_energy", "seconds_flow", "seconds_other"),
+    *("seconds", "seconds_energy", "seconds_flow", "seconds_exchange", "seconds_other"),
 )
 """Attributes of the trainer that only grow, each also a column of the history."""
+
+LAST_ROUND = 0.95
+"""Progress after which nothing can be learnt from further challengers."""
+
+JUDGE_EVERY = 25
+"""Steps after which challengers are weighed anew."""
 
 HELD_OUT_EVERY = 0.02
 """Share of the budget after which held-out frames are looked at again."""
@@ -59,12 +66,14 @@ PATIENCE = 0.3
 class TrainSettings:
     """Method, budget and seed of a training run; ``time_budget`` in seconds.
 
-    ``max_energies`` counts draws of frames where the method evaluates no energies.
+    ``max_energies`` counts draws of frames where the method evaluates no energies. ``exchange_share`` of the energies
+    is spent on challengers by replica exchange, if the budget is large enough for some rounds of it.
     """
 
     max_energies: int | None
     time_budget: float | None = None
     start_temperature: float = 600.0
+    exchange_share: float = 1 / 3
     learning_rate: float = 3e-3
     seed: int = 0
     method: Method = ANNEALED
@@ -115,7 +124,10 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.step = self.energies = self.forces = self.replayed = self.frames = 0
         self.skipped_steps = self.failed_energies = 0
-        self.seconds = self.seconds_energy = self.seconds_flow = self.seconds_other = 0.0
+        self.seconds = self.seconds_energy = self.seconds_flow = self.seconds_exchange = self.seconds_other = 0.0
+        self.challengers: Challengers | None = None
+        if self.method.challengers and settings.exchange_share:
+            self.challengers = Challengers(self.target, settings.seed)
         self.best: Best | None = None
         self._pools: tuple[Pool, ...] = ()
         self._hot: float | None = None
@@ -155,20 +167,26 @@ class Trainer:
         return self.frames if self.method.learns_from_data_alone else self.energies
 
     @property
+    def hottest(self) -> float:
+        """The highest temperature in K that the flow has learnt and not forgotten."""
+        return self.cooling.start if self.method.hot_share else self.cooling.final
+
+    @property
     def _expected_draws(self) -> float:
-        """How many draws the budget is good for, as far as the speed until now tells."""
+        """How many draws the budget is good for, replica exchange aside, as far as the speed until now tells."""
         settings = self.settings
-        counted = settings.max_energies or math.inf
-        if not settings.time_budget:
-            return counted
-        speed = self._spent / self.seconds if self.step >= STEPS_TO_TELL_SPEED else FIRST_GUESS_OF_SPEED
-        return min(counted, speed * settings.time_budget)
+        expected = settings.max_energies or math.inf
+        if settings.time_budget:
+            speed = self._spent / self.seconds if self.step >= STEPS_TO_TELL_SPEED else FIRST_GUESS_OF_SPEED
+            expected = min(expected, speed * settings.time_budget)
+        return (1.0 - settings.exchange_share) * expected if self.challengers else expected
 
     def counts(self) -> dict[str, int]:
         """What was spent and what went wrong; every energy of training comes with its forces."""
         return {
             "n_energy_evaluations": self.energies,
             "n_force_evaluations": self.forces,
+            "n_exchange_energies": self.challengers.energies if self.challengers else 0,
             "replayed": self.replayed,
             "frames": self.frames,
             "skipped_steps": self.skipped_steps,
@@ -206,6 +224,9 @@ class Trainer:
 
     def _one_step(self, workers: GradientWorkers) -> None:
         started = time.perf_counter()
+        self._challenge()
+        exchanged = time.perf_counter() - started
+        self.seconds_exchange += exchanged
         progress = self.progress
         rate = self.schedule.rate(progress, self.step)
         for group in self.optimizer.param_groups:
@@ -216,8 +237,9 @@ class Trainer:
         seed = (self.settings.seed, self.step)
         if self._steps_at_level % POOL_REFRESH == 0:
             self._refresh()
+        thin = self.challengers.thin if self.challengers and self.cooling.finished else None
         waited = -time.perf_counter()
-        step = workers.step(StepPlan(batch, self._heat(self.cooling.level), self._hot, self._pools, seed))
+        step = workers.step(StepPlan(batch, self._heat(self.cooling.level), self._hot, self._pools, seed, thin))
         waited += time.perf_counter()
         self._count(step, batch)
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
@@ -231,11 +253,28 @@ class Trainer:
             self._count_skipped(step.scored)
         self.step += 1
         held_out = self._judge_by_held_out()
-        self.seconds_other += time.perf_counter() - started - waited
+        self.seconds_other += time.perf_counter() - started - waited - exchanged
         self._record(step, batch, rate, held_out)
         self._steps_at_level += 1
         if self.cooling.update(self.progress, self.history[-1]["elbo_gap"]):
             self._steps_at_level = 0
+
+    def _challenge(self) -> None:
+        """Let replica exchange go on when its share of the energies is due, and judge its structures now and then."""
+        challengers, share = self.challengers, self.settings.exchange_share
+        if challengers is None:
+            return
+        length = share / (1.0 - share) * self._expected_draws / ROUNDS
+        is_due = challengers.energies < share * self.energies and self.progress < LAST_ROUND
+        has_gone_on = is_due and length > LEAST_ROUND
+        if has_gone_on:
+            before = challengers.energies
+            challengers.go_on(length)
+            self.energies += challengers.energies - before
+            self.forces += challengers.energies - before
+        is_time = has_gone_on or self.step % JUDGE_EVERY == 0
+        if is_time and self.cooling.finished and self._pools and self._steps_at_level:
+            challengers.judge(self.average, self._pools[0].usual)
 
     def _heat(self, level: int) -> float:
         """ln T/T₀ of a level, as draws in single precision have it."""
@@ -254,10 +293,10 @@ class Trainer:
             self._pools = tuple(pool for pool in map(self.replay.pool, heats) if pool)
 
     def _count(self, step: StepGradient, batch: int) -> None:
-        n = sum(len(scored) for scored in step.scored)
+        n = batch if self.method.own else 0
         self.energies += n
         self.forces += n  # the stiff coordinates always have a gradient through the energy
-        self.failed_energies += sum(int((~torch.isfinite(scored.log_weight)).sum()) for scored in step.scored)
+        self.failed_energies += step.n_failed
         self.replayed += batch if self._pools else 0
         self.frames += batch if self.method.data else 0
         self.seconds_energy += step.seconds_energy
@@ -308,6 +347,9 @@ class Trainer:
             "learning_rate": rate,
             "batch": float(batch),
             "held_out_nll": held_out,
+            "exchange_energies": float(self.challengers.energies if self.challengers else 0),
+            "challengers": float(len(self.challengers) if self.challengers else 0),
+            "missing": self.challengers.missing if self.challengers and self.challengers.thin else math.nan,
             "tempering": pool.tempering if pool else math.nan,
             "buffer_ess": pool.ess_fraction if pool else math.nan,
         }
@@ -334,6 +376,7 @@ class Trainer:
             "replay": self.replay.to_tree(),
             "pools": {str(k): pool.to_tree() for k, pool in enumerate(self._pools)},
             "hot": self._hot,
+            "challengers": self.challengers and self.challengers.to_tree(),
             "history": history_columns(self.history),
         }
 
@@ -354,6 +397,8 @@ class Trainer:
         self.replay.load_tree(tree["replay"], device)
         self._pools = tuple(Pool.from_tree(tree["pools"][key], device) for key in sorted(tree["pools"]))
         self._hot = tree["hot"]
+        if self.challengers:
+            self.challengers.load_tree(tree["challengers"])
         if tree["best"] is not None:
             self.best = Best.from_tree(tree["best"], device)
         self.history = history_rows(tree["history"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from boltzgen.config import SampleConfig
 from boltzgen.errors import EnvironmentProblem, InputError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
@@ -16,10 +17,16 @@ from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
 from boltzgen.training.weights import to_tensors
 
+HOT_RATIO = 1.12
+"""Temperature of the draws that defend against heavy tails, over that of the ensemble."""
+
 
 def load_generator(run: str | Path) -> BoltzmannGenerator:
     """Open a trained run directory, see :func:`boltzgen.load`."""
-    return BoltzmannGenerator(*load_flow(RunDirectory(Path(run))))
+    target, flow, hottest = load_flow(RunDirectory(Path(run)))
+    return BoltzmannGenerator(
+        target, flow, temperatures=drawing_temperatures(SampleConfig(), target.temperature, hottest)
+    )
 
 
 def load_target(directory: RunDirectory) -> Target:
@@ -30,15 +37,39 @@ def load_target(directory: RunDirectory) -> Target:
         return Target.from_tree(get_tree(file["target"]))
 
 
-def load_flow(directory: RunDirectory) -> tuple[Target, Generator]:
-    """The prepared target and the trained flow of a run, checked to belong together."""
+def load_flow(directory: RunDirectory) -> tuple[Target, Generator, float]:
+    """The prepared target, the trained flow and the highest temperature that it knows, checked to belong together."""
     target = load_target(directory)
     require(directory.flow_h5, f"boltzgen train {directory.path}")
     check_parent(read_provenance(directory.flow_h5), directory.system_h5)
     with open_hdf5(directory.flow_h5) as file:
         flow = Generator(Architecture(**get_tree(file["architecture"])))
         flow.load_state_dict(to_tensors(get_tree(file["weights"])))
-    return target, flow
+        hottest = get_tree(file["temperatures"])["highest"]
+    return target, flow, hottest
+
+
+def drawing_temperatures(settings: SampleConfig, temperature: float, hottest: float) -> dict[float, float]:
+    """Temperatures in K at which samples are drawn, by their shares.
+
+    Raises
+    ------
+    InputError
+        If one is asked for that the flow has not learnt, or several of samples that are redrawn or annealed.
+    """
+    asked, plain = settings.temperatures, settings.inner == 1 and settings.refine == 0
+    outside = [t for t in asked if not temperature <= t <= hottest]
+    if outside:
+        known = f"{temperature:g} to {hottest:g} K" if hottest > temperature else f"{temperature:g} K alone"
+        raise InputError(f"--temperature {outside[0]:g}: the flow knows {known}. Ask for these, or train it hotter.")
+    if asked and not plain and set(asked) != {temperature}:
+        raise InputError(f"--inner and --refine are for draws at {temperature:g} K alone. Leave --temperature out.")
+    if asked:
+        return dict.fromkeys(asked, 1.0 / len(set(asked)))
+    hot = HOT_RATIO * temperature
+    if plain and settings.hot_share and hot <= hottest:
+        return {temperature: 1.0 - settings.hot_share, hot: settings.hot_share}
+    return {temperature: 1.0}
 
 
 def available_cores() -> int:

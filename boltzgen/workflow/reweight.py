@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -73,10 +74,10 @@ def _drawn_at(directory: RunDirectory) -> float:
     return records[0].temperature
 
 
-def _draw(record: Provenance) -> tuple[int, ...]:
+def _draw(record: Provenance) -> str:
     """What all shards must share: the total number of samples, the seed, and what stands behind each sample."""
-    sample = record.config["sample"]  # files of older versions name no estimator
-    return sample["n"], record.config["seed"], sample.get("inner", 1), sample.get("refine", 0)
+    sample = {name: value for name, value in record.config["sample"].items() if name not in ("shard", "batch_size")}
+    return json.dumps([sample, record.config["seed"]], sort_keys=True)
 
 
 def _at_temperature(drawn: Frames, drawn_at: float, temperature: float) -> dict[str, Any]:

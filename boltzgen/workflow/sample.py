@@ -16,7 +16,7 @@ from boltzgen.statistics.weights import kish_ess
 from boltzgen.storage.atomic import sha256_of
 from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.trajectory import Frames, fill_trajectory
-from boltzgen.workflow.load import load_flow
+from boltzgen.workflow.load import drawing_temperatures, load_flow
 from boltzgen.workflow.stage import Context, Stage, StageResult, writing
 from boltzgen.workflow.summary import sample_text
 
@@ -32,7 +32,8 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
         n = settings.n * index // count - settings.n * (index - 1) // count
         seed = [config.seed, index, count]
         _check_shard(directory, settings.n, count)
-    target, flow = load_flow(directory)
+    target, flow, hottest = load_flow(directory)
+    temperatures = drawing_temperatures(settings, target.temperature, hottest)
     seed += _words_of_data(directory)
     stage = Stage(
         "sample",
@@ -56,7 +57,7 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
             left = (time.monotonic() - started) * (n - done) / done
             context.reporter.progress(Progress("sample", done / n, left, {"samples": done}))
 
-        drawn = BoltzmannGenerator(target, flow).sample(
+        drawn = BoltzmannGenerator(target, flow, temperatures=temperatures).sample(
             n,
             inner=settings.inner,
             refine=settings.refine,
@@ -82,6 +83,7 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
             "n_force_evaluations": drawn.n_force_evaluations,
             "inner": settings.inner,
             "refine": settings.refine,
+            "drawn_at": {f"{t:g}": share for t, share in temperatures.items()},
             "ess": ess,
             "ess_fraction": ess / n,
             "flow_ess_fraction": drawn.flow_ess_fraction,

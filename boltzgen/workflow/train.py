@@ -108,6 +108,7 @@ def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:
         flow = trainer.result
         put_tree(file.create_group("architecture"), flow.architecture.to_dict())
         put_tree(file.create_group("weights"), to_arrays(flow.state_dict()))
+        put_tree(file.create_group("temperatures"), {"lowest": stage.temperature, "highest": trainer.hottest})
         put_tree(file.create_group("history"), history_columns(trainer.history))
 
     with Interrupts(context.deadline) as interrupts:
@@ -147,6 +148,7 @@ def _trainer(target: Target, config: Config, device: torch.device, sources: Sour
         max_energies=energy_budget(settings, len(sources.data.training) if sources.data else 0),
         time_budget=settings.time_budget,
         start_temperature=settings.start_temperature,
+        exchange_share=settings.exchange_share,
         learning_rate=settings.learning_rate,
         seed=config.seed,
         method=method_of(settings),

@@ -95,11 +95,11 @@ def test_work_is_skipped_only_for_equal_inputs(child: Path, parent: Path) -> Non
     ("attributes", "message"),
     [
         ({}, "was not written by boltzgen"),
-        ({"format": "another program", "schema_version": 1}, "was not written by boltzgen"),
-        ({"format": "boltzgen-sampler", "schema_version": 3}, "format version 3, newer"),
-        ({"format": "boltzgen-sampler", "schema_version": 1}, "format version 1, which is no longer read"),
+        ({"format": "another program", "schema_version": 2}, "was not written by boltzgen"),
+        ({"format": "boltzgen-sampler", "schema_version": 4}, "format version 4, newer"),
+        ({"format": "boltzgen-sampler", "schema_version": 2}, "format version 2, which is no longer read"),
         ({"format": "boltzgen-sampler"}, "incomplete"),
-        ({"format": "boltzgen-sampler", "schema_version": 2, "config": "{"}, "incomplete"),
+        ({"format": "boltzgen-sampler", "schema_version": 3, "config": "{"}, "incomplete"),
     ],
 )
 def test_other_files_are_bad_input(tmp_path: Path, attributes: dict[str, Any], message: str) -> None:

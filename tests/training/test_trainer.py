@@ -142,11 +142,11 @@ def test_batches_grow_with_the_budget_and_are_bounded():
 
 def test_expected_draws_follow_the_speed_of_a_time_budget(dipeptide_target):
     architecture = Architecture.of(dipeptide_target.coordinates)
-    trainer = Trainer(dipeptide_target, architecture, TrainSettings(None, time_budget=100.0))
+    trainer = Trainer(dipeptide_target, architecture, TrainSettings(None, time_budget=100.0, exchange_share=0.0))
     assert trainer._expected_draws == 1e6
     trainer.step, trainer.energies, trainer.seconds = 50, 400_000, 10.0
     assert trainer._expected_draws == pytest.approx(4e6)
-    trainer.settings = TrainSettings(1_000_000, time_budget=100.0)
+    trainer.settings = TrainSettings(1_000_000, time_budget=100.0, exchange_share=0.0)
     assert trainer._expected_draws == 1e6
 
 
