@@ -54,6 +54,7 @@ def check(folder: Folder, training: Record, ladders: Ladders, seed: int) -> Reco
     return {
         "kind": "check",
         "name": name,
+        "of": training["date"],
         "system": system,
         "reference": {"ladders": len(reference.outside), **_cost(trajectory), "left_out": reference.left_out()},
         "lost": lost_states(generator, training["log_z"], states, reference, trajectory.positions),

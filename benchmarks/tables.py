@@ -34,10 +34,10 @@ effective: how many independent samples would determine the largest joint state 
 
 
 def table(folder: Folder) -> str:
-    """One row for each training, checked or not."""
-    checks = folder.records("check")
+    """One row for each training; a check of an earlier one of that name does not count."""
+    checks = {(name, record["of"]): record for name, record in folder.records("check").items()}
     trainings = sorted(folder.records("training").values(), key=lambda r: (r["system"], r["label"], r["energies"]))
-    rows = [_row(record, checks.get(record["name"])) for record in trainings]
+    rows = [_row(record, checks.get((record["name"], record["date"]))) for record in trainings]
     header = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     return "\n".join([*header, *rows, "", NOTES.format(degrees=360 / BINS, lost=LOST)])
 
