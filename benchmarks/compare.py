@@ -21,17 +21,11 @@ from typing import Any
 import h5py
 import numpy as np
 from reference import Reference, ring_torsions
+from states import Angles, Cut, basin_cuts, joint, positive_phi_cuts, well_cuts
 
 from boltzgen.analysis.states import TorsionStates, find_states
-from boltzgen.analysis.torsions import (
-    BASINS,
-    POSITIVE_PHI,
-    assign_basins,
-    dihedral,
-    is_positive_phi,
-    ramachandran_pairs,
-)
-from boltzgen.statistics.free_energy import weighted_probabilities
+from boltzgen.analysis.torsions import dihedral
+from boltzgen.statistics.free_energy import Estimate, weighted_probabilities
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import read_molecule, read_trajectory
 from boltzgen.storage.tree import get_tree
@@ -51,35 +45,33 @@ class Partition:
     reference: np.ndarray
 
 
-def partitions(
-    molecule_torsions: Mapping[str, tuple[int, ...]],
-    positions: np.ndarray,
-    reference: Reference,
-    stored: Mapping[str, Any],
-) -> tuple[list[Partition], list[Partition]]:
-    """Partitions that make up joint states, and others (φ > 0), which are unions of theirs."""
-    torsions = {name: atoms for name, atoms in molecule_torsions.items() if name in reference.torsions}
-    angle = {name: dihedral(positions, atoms) for name, atoms in torsions.items()}
-    joint: list[Partition] = []
-    others: list[Partition] = []
-    done: set[str] = set()
-    for label, _, _ in ramachandran_pairs(torsions):
-        names = f"phi:{label}", f"psi:{label}"
-        both = [[angles[name] for name in names] for angles in (angle, reference.torsions)]
-        joint.append(Partition(label, BASINS, *(assign_basins(*pair) for pair in both)))
-        positive = (is_positive_phi(pair[0]).astype(int) for pair in both)
-        others.append(Partition(label, ("phi<0", POSITIVE_PHI), *positive))
-        done |= set(names)
-    for name in torsions:
-        if name in done:
-            continue
+@dataclass(frozen=True)
+class Compared:
+    """Population of one state in both ensembles; z is None where the weights of the flow support no error bar."""
+
+    title: str
+    flow: Estimate
+    reference: Estimate
+    z: float | None
+
+
+def cuts_for(
+    torsions: Mapping[str, tuple[int, ...]], reference: Reference, stored: Mapping[str, Any]
+) -> tuple[list[Cut], list[Cut]]:
+    """Cuts that make up joint states, and others (φ > 0), which are unions of theirs."""
+    torsions = {name: atoms for name, atoms in torsions.items() if name in reference.torsions}
+
+    def wells(name: str) -> TorsionStates:
         title = name.removeprefix("tor:")
         known = TorsionStates.from_tree(stored[title]["states"]) if title in stored else None
-        states = common_states(title, known, reference.torsions[name][reference.outside == 0])
-        joint.append(
-            Partition(title, states.names, states.assign(angle[name]), states.assign(reference.torsions[name]))
-        )
-    return joint, others
+        return common_states(title, known, reference.torsions[name][reference.outside == 0])
+
+    return basin_cuts(torsions) + well_cuts(torsions, wells), positive_phi_cuts(torsions)
+
+
+def partitions(cuts: list[Cut], flow: Angles, reference: Reference) -> list[Partition]:
+    """Both ensembles in the states of each cut."""
+    return [Partition(cut.title, cut.names, cut(flow), cut(reference.torsions)) for cut in cuts]
 
 
 def common_states(title: str, stored: TorsionStates | None, angles: np.ndarray) -> TorsionStates:
@@ -97,44 +89,46 @@ def common_states(title: str, stored: TorsionStates | None, angles: np.ndarray) 
 
 def joint_states(parts: list[Partition], reference: Reference, weights: np.ndarray, least: float) -> Partition:
     """Joint states with a share of at least ``least`` in either ensemble; the rest is the first state."""
-    shape = [len(part.names) for part in parts]
-    flow = np.ravel_multi_index([part.flow for part in parts], shape)
-    seen = np.ravel_multi_index([part.reference for part in parts], shape)
-    n = int(np.prod(shape))
+    states, (flow, seen) = joint([part.flow for part in parts], [part.reference for part in parts])
+    n = len(states)
     shares = np.bincount(flow, weights, n), np.bincount(seen[reference.outside == 0], minlength=n)
     frequent = np.flatnonzero(np.max([share / share.sum() for share in shares], axis=0) >= least)
     index = np.zeros(n, dtype=int)
     index[frequent] = 1 + np.arange(len(frequent))
-    names = [
-        " ".join(part.names[k] for part, k in zip(parts, np.unravel_index(i, shape), strict=True)) for i in frequent
-    ]
+    names = [" ".join(part.names[k] for part, k in zip(parts, states[i], strict=True)) for i in frequent]
     return Partition("", ("the rest", *names), index[flow], index[seen])
 
 
-def table(part: Partition, log_w: np.ndarray, reference: Reference) -> list[float]:
-    """Print the rows of one partition; returns each z, but where the weights of the run support no error bar."""
-    scores = []
+def compared(part: Partition, log_w: np.ndarray, reference: Reference) -> list[Compared]:
+    """All states of one partition, but those that neither ensemble visits, or both never leave."""
+    rows = []
     estimates = weighted_probabilities(part.flow, len(part.names), log_w, np.random.default_rng(0))
     for k, (name, estimate) in enumerate(zip(part.names, estimates, strict=True)):
         value, error = reference.population(part.reference == k)
         if value in (0.0, 1.0) and abs(estimate.value - value) < 1e-12:
-            continue  # a basin that neither visits, or that both never leave
+            continue
         # A state that the flow never visits has no error of its own: the reference's decides.
         own = 0.0 if estimate.value == 0.0 else estimate.stderr
-        flow = f"{estimate.value:.5f} ± " + ("-      " if own is None else f"{own:.5f}")
-        shown = "-"
-        if own is not None:
-            scores.append(float((estimate.value - value) / np.hypot(own, error)))
-            shown = f"{scores[-1]:.2f}"
+        z = None if own is None else float((estimate.value - value) / np.hypot(own, error))
         title = f"{part.title}:{name}" if part.title else name
-        print(f"{title:<44} {flow}   {value:.5f} ± {error:.5f} {shown:>7}")
-    return scores
+        rows.append(Compared(title, Estimate(estimate.value, own), Estimate(value, error), z))
+    return rows
+
+
+def table(part: Partition, log_w: np.ndarray, reference: Reference) -> list[float]:
+    """Print the rows of one partition; returns each z, but where the weights of the run support no error bar."""
+    rows = compared(part, log_w, reference)
+    for row in rows:
+        flow = f"{row.flow.value:.5f} ± " + ("-      " if row.flow.stderr is None else f"{row.flow.stderr:.5f}")
+        seen = f"{row.reference.value:.5f} ± {row.reference.stderr:.5f}"
+        print(f"{row.title:<44} {flow}   {seen} {'-' if row.z is None else f'{row.z:.2f}':>7}")
+    return [row.z for row in rows if row.z is not None]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("reference", type=Path, help="npz file of dynamics.py exchange or replica_exchange.py")
+    parser.add_argument("reference", type=Path, help="npz file of training.py reference or replica_exchange.py")
     parser.add_argument("--blocks", type=int, default=1, help="blocks of each chain, for errors from few chains")
     parser.add_argument("--least", type=float, default=0.01, help="smallest share of a joint state that is shown")
     arguments = parser.parse_args()
@@ -147,10 +141,11 @@ def main() -> int:
     if abs(temperature - reference.temperature) > 0.01:
         parser.error(f"the run is at {temperature:g} K, the reference at {reference.temperature:g} K.")
     torsions = molecule.torsions | ring_torsions(molecule)
-    joint, others = partitions(torsions, frames.positions, reference, stored)
+    angles = {name: dihedral(frames.positions, atoms) for name, atoms in torsions.items()}
+    parts, others = (partitions(cuts, angles, reference) for cuts in cuts_for(torsions, reference, stored))
     print(reference.left_out())
-    several = [part for part in joint if len(part.names) > 1]
-    single = [f"{part.title} ({part.names[0]})" for part in joint if len(part.names) == 1]
+    several = [part for part in parts if len(part.names) > 1]
+    single = [f"{part.title} ({part.names[0]})" for part in parts if len(part.names) == 1]
     if single:
         print(f"one state in both: {', '.join(single)}")
     print(f"\n{'state':<44} {'flow':<18}   {'replica exchange':<17} {'z':>7}")

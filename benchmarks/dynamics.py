@@ -1,12 +1,9 @@
-"""Batched Langevin dynamics: its speed beside OpenMM's, and populations by replica exchange with it.
+"""Batched Langevin dynamics: its speed beside OpenMM's.
 
     python benchmarks/dynamics.py speed molecules/alanine_dipeptide.pdb --solvents vacuum obc2
-    boltzgen prepare --smiles OCC(O)CO -o glycerol.run
-    python benchmarks/dynamics.py exchange glycerol.run --time 2 -o reference.npz
 
-``speed`` runs every engine in turn, ``--repeats`` times, each on one thread of the same core, and prints medians with
-the lowest and highest, so that a busy machine shows. ``exchange`` takes the energy of a prepared run directory,
-whatever the molecule, and writes all torsions at the lowest temperature, ladder by ladder, for ``compare.py``.
+Every engine runs in turn, ``--repeats`` times, each on one thread of the same core; medians are printed with the lowest
+and highest, so that a busy machine shows.
 """
 
 from __future__ import annotations
@@ -25,19 +22,13 @@ import openmm
 import torch
 from openmm import app
 from openmm.app.internal.customgbforces import GBSAOBC2Force
-from reference import Recorder
 
 from boltzgen.chemistry.build import ChemicalSystem, build
 from boltzgen.chemistry.read import read_input
-from boltzgen.energy import PotentialEnergy, from_openmm
+from boltzgen.energy import from_openmm
 from boltzgen.molecule import Molecule
 from boltzgen.sampling.dynamics import Langevin, Walkers, repartition_hydrogen_masses
 from boltzgen.sampling.minimise import minimise
-from boltzgen.sampling.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
-from boltzgen.storage.atomic import open_hdf5
-from boltzgen.storage.runs import RunDirectory
-from boltzgen.storage.tree import get_tree
-from boltzgen.workflow.load import load_target
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TEMPERATURE, FRICTION = 300.0, 1.0  # K, 1/ps
@@ -176,84 +167,24 @@ def speed(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(record, indent=1))
 
 
-def exchange(options: argparse.Namespace) -> None:
-    directory = RunDirectory(options.run_directory)
-    target = load_target(directory)
-    with open_hdf5(directory.system_h5) as file:
-        conformers = torch.as_tensor(get_tree(file["conformers"])["positions"]).permute(1, 2, 0)
-    low, high, n = options.temperatures[0], options.temperatures[1], int(options.temperatures[2])
-    temperatures, dtype = geometric_temperatures(low, high, n), DTYPES[options.dtype]
-    # Ladder w starts from conformer w mod k on all rungs: what a ladder does not forget adds to the error.
-    start = conformers[..., torch.arange(options.ladders) % conformers.shape[-1]].repeat(1, 1, n)
-    replicas = ReplicaExchange(
-        PotentialEnergy.from_tree(target.to_tree()["potential"], dtype),
-        start.to(dtype),
-        masses_of(target.molecule, options.hydrogen_mass),
-        temperatures,
-        friction=FRICTION,
-        timestep=options.timestep,
-        recentre=True,
-        generator=torch.Generator().manual_seed(options.seed),
-    )
-    recorder = Recorder(target, conformers[..., 0].numpy())
-    burn_in, rounds = (round(ns * 1e6 / (options.timestep * options.swap)) for ns in (options.burn_in, options.time))
-    replicas.run(burn_in, steps=options.swap)
-    print(f"{options.burn_in:g} ns of each walker left out", flush=True)
-    started = last = time.perf_counter()
-
-    def watch(frame: Frame) -> None:
-        nonlocal last
-        recorder(frame.at(0)[0])
-        now = time.perf_counter()
-        if now - last > 20.0 or frame.exchange == rounds:
-            last = now
-            simulated = frame.exchange * options.swap * options.timestep * 1e-6 * n * options.ladders
-            print(f"{simulated:.1f} ns of all walkers, {60.0 * simulated / (now - started):.1f} ns/min", flush=True)
-
-    result = replicas.run(rounds, steps=options.swap, observer=watch)
-    reference = recorder.reference(low, ~result.failed.numpy())
-    reference.save(options.output)
-    print(f"\n{len(reference.outside)} ladders of {reference.outside.shape[1]} frames at {low:g} K: {options.output}")
-    print(reference.left_out())
-    print("temperatures    " + " ".join(f"{t:6.0f}" for t in temperatures))
-    print("swap acceptance " + " ".join(f"{a:6.2f}" for a in result.acceptance.tolist()))
-    print(f"round trips through the temperatures: {int(result.round_trips.sum())}")
-    print(f"walkers that failed: {result.n_failed}, whose {int(result.failed.sum())} ladders are left out")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    for name, run in (("speed", speed), ("exchange", exchange)):
-        command = commands.add_parser(name)
-        command.set_defaults(run=run)
-        command.add_argument("--dtype", choices=DTYPES, default="float32")
-        command.add_argument("--hydrogen-mass", type=float, default=3.0, help="dalton")
-        command.add_argument("--seed", type=int, default=0)
-        if name == "speed":
-            command.add_argument("input", type=Path, help="capped peptide as PDB or .smi")
-            command.add_argument("--ff", default="ff14SB")
-            command.add_argument("--solvents", nargs="+", default=["vacuum", "obc2"])
-            command.add_argument("--timestep", type=float, default=4.0, help="fs, with heavy hydrogens; 1 without")
-            command.add_argument("--batch", type=int, default=1024)
-            command.add_argument("--repeats", type=int, default=5)
-            command.add_argument("--seconds", type=float, default=5.0, help="of each engine in each repetition")
-            command.add_argument("--json", type=Path, help="write all repetitions here")
-        else:
-            command.add_argument("run_directory", type=Path, metavar="RUN", help="what boltzgen prepare made")
-            command.add_argument(
-                "--temperatures", nargs=3, type=float, default=[300, 1000, 8], metavar=("MIN", "MAX", "N")
-            )
-            command.add_argument("--ladders", type=int, default=128)
-            command.add_argument("--time", type=float, default=1.0, help="ns per walker")
-            command.add_argument("--burn-in", type=float, default=0.15, help="ns per walker to leave out before")
-            command.add_argument("--timestep", type=float, default=2.0, help="fs")
-            command.add_argument("--swap", type=int, default=100, help="steps between exchanges")
-            command.add_argument("-o", "--output", type=Path, default=Path("replica_exchange.npz"))
+    command = parser.add_subparsers(required=True).add_parser("speed")
+    command.add_argument("input", type=Path, help="capped peptide as PDB or .smi")
+    command.add_argument("--ff", default="ff14SB")
+    command.add_argument("--solvents", nargs="+", default=["vacuum", "obc2"])
+    command.add_argument("--dtype", choices=DTYPES, default="float32")
+    command.add_argument("--timestep", type=float, default=4.0, help="fs, with heavy hydrogens; 1 without")
+    command.add_argument("--hydrogen-mass", type=float, default=3.0, help="dalton")
+    command.add_argument("--batch", type=int, default=1024)
+    command.add_argument("--repeats", type=int, default=5)
+    command.add_argument("--seconds", type=float, default=5.0, help="of each engine in each repetition")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--json", type=Path, help="write all repetitions here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"python {' '.join(sys.argv)}\nseed {options.seed}; {hardware()}", flush=True)
-    options.run(options)
+    speed(options)
 
 
 if __name__ == "__main__":

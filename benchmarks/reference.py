@@ -1,12 +1,13 @@
 """Series of torsions from independent chains at one temperature, what of them a flow can give, and populations.
 
-``dynamics.py exchange`` and ``replica_exchange.py`` write such files, ``compare.py`` reads them.
+``training.py reference`` and ``replica_exchange.py`` write such files, ``compare.py`` reads them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,11 @@ class Reference:
     outside: np.ndarray
     reasons: tuple[str, ...]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, **others: Any) -> None:
+        """One npz file, with ``others`` beside the series."""
         np.savez_compressed(
             path,
+            **others,
             temperature=self.temperature,
             outside=self.outside,
             reasons=np.array(self.reasons, dtype=str),

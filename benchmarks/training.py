@@ -1,72 +1,150 @@
-"""Train on a prepared run and judge the flow on fresh samples: one line per run, for tables and ablations.
+"""The table of what training achieves: prepare, train, check against replica exchange, report.
 
-    boltzgen prepare molecules/alanine_dipeptide.pdb
-    python benchmarks/training.py alanine_dipeptide.run --energies 1e6 --seeds 0 1 2
+    python benchmarks/training.py prepare table ala_ff96 ala3
+    python benchmarks/training.py train table/ala3.run --energies 5e6 --seed 0
+    python benchmarks/training.py reference table/ala3.run --minutes 10
+    python benchmarks/training.py check table/ala3.run
+    python benchmarks/training.py report table
+    python benchmarks/training.py ablate table/ala_ff96.run --seconds 120 --seeds 0 1
 
-ESS is unclipped, in float64, on ``--samples`` fresh samples; "without" leaves the largest 1, 3, 10 and 30 weights out.
-The gap is log Z minus the ELBO of those samples, in nats.
+``train`` goes through the command of the same name, draws fresh samples in float64 with another seed, and appends a
+line to ``table/results.jsonl``; the flow and the samples stay in ``table/trained``, so that ``check`` trains nothing.
+``reference`` writes ``table/ala3.reference.npz``, which ``compare.py`` reads too.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
+from ablation import VARIANTS, ablate
+from checks import check
+from exchange import Ladders, exchange, reference_of
+from systems import SYSTEMS, prepare_system
+from tables import ablation_table, plot, table
+from trained import Folder, train_and_judge
 
-from boltzgen.analysis.torsions import dihedral, is_positive_phi, ramachandran_pairs
-from boltzgen.flow.generator import Architecture
-from boltzgen.sampling.draw import BoltzmannGenerator
-from boltzgen.statistics.free_energy import weighted_probability
-from boltzgen.statistics.weights import summarize_weights
-from boltzgen.storage.runs import RunDirectory
-from boltzgen.training.trainer import Trainer, TrainSettings
-from boltzgen.workflow.load import load_target
+from boltzgen.config import resolve_config
+
+CHECK_SEED = 1_000_003
+"""Of the replica exchange of the same time, far from that of the reference."""
 
 
-def judge(generator: BoltzmannGenerator, n: int) -> str:
-    """One line about ``n`` fresh samples."""
-    samples = generator.sample(n, seed=12345)
-    weights = summarize_weights(samples.log_weight)
-    gap = weights.log_z - samples.log_weight.mean()
-    _, phi_atoms, _ = ramachandran_pairs(generator.target.molecule.torsions)[0]
-    positive = is_positive_phi(dihedral(samples.positions, phi_atoms))
-    population = weighted_probability(positive, samples.log_weight, np.random.default_rng(0), 200)
-    without = " ".join(f"{100 * ess / n:.1f}" for ess in weights.ess_without_largest.values())
-    return (
-        f"ESS {100 * weights.ess_fraction:.1f} % (without {without}), k {weights.khat:.2f}, gap {gap:.3f}, "
-        f"log Z {weights.log_z:.4f}, phi>0 {population.value:.4f} ± {population.stderr or np.nan:.4f} "
-        f"(flow {positive.mean():.4f})"
+def run_prepare(options: argparse.Namespace) -> None:
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in options.systems or SYSTEMS:
+        prepare_system(name, options.folder)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    flags = {
+        "seed": options.seed,
+        "threads": options.threads,
+        **({"train.max_energies": options.energies} if options.energies else {}),
+        **({"train.time_budget": options.seconds} if options.seconds else {}),
+        **({"train.preset": options.preset} if options.preset else {}),
+    }
+    config = resolve_config(None, options.set, flags)
+    label = options.label or "-".join(options.set).replace("train.", "") or "default"
+    record = train_and_judge(options.run, label, config, options.samples)
+    print(
+        f"{record['name']}: {record['energies']:.2e} energies, {record['training_seconds']:.0f} s, ESS "
+        f"{100 * record['ess']:.1f} %, marginal {100 * record['marginal_ess']:.1f} %, gap {record['gap']:.3f}, "
+        f"k {record['khat']:.2f}, log Z {record['log_z']:.4f}"
     )
 
 
-def main() -> None:
+def run_reference(options: argparse.Namespace) -> None:
+    ladders = Ladders(options.ladders, options.rungs, options.highest, options.timestep)
+    trajectory = exchange(options.run, ladders, 60.0 * options.minutes, options.seed, options.threads)
+    reference = reference_of(options.run, trajectory)
+    path = options.output or Folder.of(options.run).reference(options.run.stem)
+    trajectory.save(path, reference)
+    print(f"{trajectory.nanoseconds:.1f} ns in all, {trajectory.energies:.2e} energies, {trajectory.seconds:.0f} s")
+    print(f"{len(reference.outside)} ladders of {reference.outside.shape[1]} frames each: {path}")
+    print(reference.left_out())
+    print("swap acceptance " + " ".join(f"{share:.2f}" for share in trajectory.acceptance))
+    print(f"round trips through the temperatures: {trajectory.round_trips}; failed walkers: {trajectory.n_failed}")
+
+
+def run_check(options: argparse.Namespace) -> None:
+    folder = Folder.of(options.run)
+    for training in folder.records("training").values():
+        if training["system"] == options.run.stem and options.label in (None, training["label"]):
+            record = check(folder, training, Ladders(options.ladders), CHECK_SEED)
+            folder.append(record)
+            lost = record["lost"]
+            print(
+                f"{record['name']}: {lost['n_lost']} of {lost['n_states']} states lost, TV {record['tv']['value']:.4f} "
+                f"(floor {record['tv']['floor']:.4f}; replica exchange {record['exchange']['tv']:.4f})"
+            )
+
+
+def run_report(options: argparse.Namespace) -> None:
+    folder = Folder(options.folder)
+    print(f"{table(folder)}\n\n{plot(folder)}")
+
+
+def run_ablate(options: argparse.Namespace) -> None:
+    rows = []
+    for row in ablate(options.run, options.variants, options.seconds, options.seeds, options.threads, options.samples):
+        rows.append(row)
+        print(f"{row[0]}, seed {row[1]}: ESS {100 * row[2]['ess']:.1f} %", file=sys.stderr, flush=True)
+    print(ablation_table(rows))
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--energies", type=float, default=1e6)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--batches", type=int, nargs=2, metavar="N", help="batch sizes, early and late")
-    parser.add_argument("--samples", type=int, default=100_000)
-    for name in ("n_bins", "torsion_hidden", "stiff_hidden", "n_couplings"):
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(Architecture, name))
-    arguments = parser.parse_args()
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, call: Callable[[argparse.Namespace], None], of: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name)
+        found.set_defaults(call=call)
+        found.add_argument(of, type=Path, metavar="DIR" if of == "folder" else "RUN")
+        return found
+
+    prepare = command("prepare", run_prepare, "folder")
+    prepare.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}")
+    train = command("train", run_train, "run")
+    budget = train.add_mutually_exclusive_group()
+    budget.add_argument("--energies", help="5e6")
+    budget.add_argument("--seconds", help="900, 15m")
+    budget.add_argument("--preset")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="train.method=energy")
+    train.add_argument("--label", help="name of these settings in the table")
+    reference = command("reference", run_reference, "run")
+    reference.add_argument("--minutes", type=float, default=10.0)
+    reference.add_argument("--seed", type=int, default=0)
+    reference.add_argument("--rungs", type=int, help="temperatures; default √atoms, at least 8")
+    reference.add_argument("--highest", type=float, default=Ladders.highest, help="K")
+    reference.add_argument("--timestep", type=float, default=Ladders.timestep, help="fs")
+    reference.add_argument("-o", "--output", type=Path)
+    checks = command("check", run_check, "run")
+    checks.add_argument("--label", help="only trainings of this label")
+    command("report", run_report, "folder")
+    ablation = command("ablate", run_ablate, "run")
+    ablation.add_argument("--seconds", type=float, required=True, help="of each training")
+    ablation.add_argument("--seeds", type=int, nargs="+", default=[0])
+    ablation.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    for some in (reference, checks):
+        some.add_argument("--ladders", type=int, default=Ladders.count, help="independent ones")
+    for some in (train, ablation):
+        some.add_argument("--samples", type=int, default=100_000)
+    for some in (train, reference, ablation):
+        some.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     torch.set_num_threads(1)
-    target = load_target(RunDirectory(arguments.run))
-    sizes = {name: getattr(arguments, name) for name in ("n_bins", "torsion_hidden", "stiff_hidden", "n_couplings")}
-    architecture = Architecture.of(target.coordinates, **sizes)
-    for seed in arguments.seeds:
-        settings = TrainSettings(int(arguments.energies), learning_rate=arguments.learning_rate, seed=seed)
-        trainer = Trainer(target, architecture, settings, threads=arguments.threads)
-        if arguments.batches:
-            starts = [start for start, _ in trainer.schedule.batches]
-            trainer.schedule = replace(trainer.schedule, batches=tuple(zip(starts, arguments.batches, strict=True)))
-        trainer.run(lambda progress: None, lambda: True, lambda: None)
-        line = judge(BoltzmannGenerator(target, trainer.average), arguments.samples)
-        print(f"seed {seed}: {trainer.energies:.2e} energies, {trainer.seconds:.0f} s, {line}", flush=True)
+    print(f"python {shlex.join(sys.argv)}", flush=True)
+    options.call(options)
 
 
 if __name__ == "__main__":
