@@ -103,7 +103,7 @@ def train_and_judge(run: Path, label: str, config: Config, n_samples: int) -> Re
     np.savez(folder.samples(name), log_w=samples.log_weight, **{f"torsion {key}": a for key, a in angles.items()})
     with open_hdf5(RunDirectory(copy).flow_h5) as file:
         history = get_tree(file["history"])
-    exchanged = done.get("exchange_energies", 0)
+    exchanged = done["n_exchange_energies"]
     drawn = done["n_energy_evaluations"] - exchanged
     record = {
         "kind": "training",
