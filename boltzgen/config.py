@@ -170,9 +170,6 @@ class TrainConfig(_Section):
     rc_weight: float = Field(default=1.0, gt=0, le=1e4, description="of the loss that spreads rc")
 
 
-HOT_SHARE = 0.2
-
-
 class SampleConfig(_Section):
     """How many samples are drawn, and which part of them."""
 
@@ -184,7 +181,7 @@ class SampleConfig(_Section):
         default=(), description="K, at which samples are drawn alike, for reweighting; empty: the ensemble's"
     )
     hot_share: float = Field(
-        default=HOT_SHARE, ge=0, lt=1, description="of samples drawn 12 % hotter, against heavy tails of the weights"
+        default=0.2, ge=0, lt=1, description="of samples drawn a little hotter, against heavy tails of the weights"
     )
     batch_size: int = Field(default=2048, ge=1, le=10**7, description="draws per call of the flow, redraws counted")
 

@@ -56,15 +56,22 @@ class TorsionFlow(nn.Module):
             Perceptron(2 * HARMONICS * k + n_context, n_hidden, n_out) for k in range(n_torsions)
         )
 
-    def forward(self, z: Tensor, context: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, z: Tensor, context: Tensor, uniform: Tensor | None = None, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Base circles ``(batch, n)`` given context ``(batch, n_context)`` → torsions and ln |det|, ``(batch,)``.
 
         ``uniform (batch,)`` names for each sample a torsion that is left as it is in the base, or −1 for none.
+        ``given (batch, m)`` are the first m torsions, which have no part in the determinant.
         """
         torsions: list[Tensor] = []
         features = [z.new_zeros((2 * HARMONICS, 0, len(z)))]
         log_det = z.new_zeros(z.shape[0])
         for k in range(len(self.conditioners)):
+            if given is not None and k < given.shape[1]:
+                torsions.append(given[:, k])
+                features.append(circle_features(given[None, :, k]))
+                continue
             x, step = self._spline(k, z[:, k], torch.cat(features, dim=1), context)
             if uniform is not None:
                 left = uniform == k

@@ -74,6 +74,15 @@ class Slow:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """Slow coordinates drawn elsewhere: ``label (n,)``, the first m ``torsions (n, m)``, and ln of their density."""
+
+    label: Tensor
+    torsions: Tensor
+    log_prob: Tensor
+
+
+@dataclass(frozen=True)
 class Latent:
     """Draws of a generator: slow coordinates, ``stiff (batch, n_stiff)``, ``log_prob (batch,)``."""
 
@@ -106,6 +115,14 @@ class Generator(nn.Module):
         slow, log_prob = self.sample_slow(n, generator, heat=heat)
         stiff, log_conditional = self.sample_stiff(slow, generator)
         return Latent(slow, stiff, log_prob + log_conditional)
+
+    def follow(self, lead: Lead, generator: torch.Generator, heat: Tensor) -> tuple[Slow, Tensor]:
+        """Draw the other torsions given the first ones, at heats ``(n,)``; ln of the density of all, ``(n,)``."""
+        n, given = lead.torsions.shape
+        circles = Slow(lead.label, self._sample_circles(n, generator), heat)
+        torsions, log_det = self.torsion_flow(circles.torsions, self._condition(circles), given=lead.torsions)
+        free = self.architecture.n_torsions - given
+        return Slow(lead.label, torsions, heat), lead.log_prob - free * math.log(2.0 * math.pi) - log_det
 
     def sample_slow(
         self, n: int, generator: torch.Generator, uniform: Tensor | None = None, heat: Tensor | None = None

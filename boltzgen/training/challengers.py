@@ -2,27 +2,28 @@
 
 A flow learns from its own draws, so a state that it never draws it never misses. Challengers are structures at the
 target's temperature from replica exchange on the same energy, begun from random torsions in all charts: energies only,
-which are counted. A challenger is *thin* as far as ln p(x)/q(x) exceeds what is usual for the flow's own draws,
-reweighted, by more than 2 nats: λ(x) = max(0, 1 − e^{2 + usual} q(x)/p(x)). The slow coordinates learn from them by
-maximum likelihood, in proportion to λ, and the stiff ones by reverse KL of fresh draws at their slow coordinates. They
-are few and alike, so the stiff coordinates would learn them by heart. Once nothing is thin, nothing is left to learn,
-and exchange may be short of equilibrium: what it holds too much of counts only until it is no longer thin.
+which are counted. A small share of the draws of a step has its slow coordinates from a kernel density of these
+structures, with the rest from the flow. These draws have exact weights, so the slow coordinates learn from them what
+p says, not how often a short exchange happened to visit a state; and the stiff ones learn by reverse KL there as
+anywhere. So exchange need not be in equilibrium, and where the flow lacks nothing it changes nothing.
+
+How much of the structures the flow lacks is measured, and told.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from boltzgen.coordinates.charts import wrap
 from boltzgen.coordinates.locate import locate
 from boltzgen.errors import InputError
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator, Lead, Slow
 from boltzgen.sampling.dynamics import repartition_hydrogen_masses
 from boltzgen.sampling.minimise import minimise
 from boltzgen.sampling.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
@@ -66,20 +67,13 @@ CHUNK = 1024
 
 
 MARGIN = 2.0
-"""nats above what is usual, beyond which a challenger is thin."""
+"""nats above what is usual, beyond which a structure counts as missing in the flow."""
 
+KERNELS = 512
+"""Structures around which slow coordinates are proposed at a time."""
 
-@dataclass(frozen=True)
-class Thin:
-    """Slow coordinates of challengers, their weights λ / Σ λ ``(n,)``, and the mean of λ, 0 to 1: what is missing."""
-
-    slow: Slow
-    weights: Tensor
-    missing: float
-
-    def draw(self, n: int, rng: torch.Generator) -> Slow:
-        """Resample ``n`` by weight, with replacement."""
-        return self.slow[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
+KERNEL_WIDTH = 0.2
+"""Radians."""
 
 
 class Challengers:
@@ -89,7 +83,8 @@ class Challengers:
         """``target`` in the precision and on the device of the training."""
         self.target, self.seed = target, seed
         self.energies = self.rounds = self.outside = 0
-        self.missing = 0.0
+        self.missing = math.nan
+        self._n_leading = target.coordinates.n_torsions - len(target.coordinates.zmatrix.rotors)
         self._device = target.coordinates.charts[0].device
         self._masses = _masses(target)
         self._temperatures = geometric_temperatures(target.temperature, HOTTEST * target.temperature, RUNGS)
@@ -97,7 +92,9 @@ class Challengers:
         self._frames: LatentFrames | None = None
         self._u: Tensor | None = None
 
-    def __len__(self) -> int:
+    @property
+    def n_structures(self) -> int:
+        """Structures that are remembered."""
         return 0 if self._frames is None else len(self._frames)
 
     def go_on(self, energies: float) -> None:
@@ -129,9 +126,23 @@ class Challengers:
             self._remember(torch.cat(kept, dim=-1))
         self._walkers = _without_failed(exchange)
 
+    def propose(self, n: int, rng: torch.Generator) -> Lead:
+        """Draw labels and the torsions that are no rotors from a kernel density of the structures."""
+        assert self._frames is not None
+        slow, m = self._frames.slow, self._n_leading
+        some = torch.randint(len(slow.label), (KERNELS,), generator=rng, device=self._device)
+        label, centres = slow.label[some], slow.torsions[some, :m]
+        chosen = torch.randint(KERNELS, (n,), generator=rng, device=self._device)
+        noise = torch.empty((n, m), dtype=centres.dtype, device=self._device).normal_(generator=rng)
+        torsions = wrap(centres[chosen] + KERNEL_WIDTH * noise)
+        apart = wrap(torsions[:, None] - centres) / KERNEL_WIDTH
+        log_kernel = -0.5 * apart.square().sum(2) - m * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
+        log_kernel = log_kernel.masked_fill(label[chosen][:, None] != label, -math.inf)
+        return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
+
     @torch.no_grad()
     def judge(self, generator: Generator, usual: float) -> None:
-        """Weigh the challengers anew by what a flow lacks of them.
+        """Find what share of the structures a flow lacks, the mean of max(0, 1 − e^{2 + usual} q/p).
 
         ``usual`` is the mean of ln w, unnormalised, over the flow's own draws by their weights: ln Z + KL(p‖q), as far
         as these know p.
@@ -139,20 +150,10 @@ class Challengers:
         if self._frames is None or self._u is None:
             return
         frames = self._frames
-        chunks = torch.arange(len(frames), device=self._u.device).split(CHUNK)
+        chunks = torch.arange(len(frames), device=self._device).split(CHUNK)
         log_prob = torch.cat([generator.log_prob(frames.slow[rows], frames.stiff[rows]) for rows in chunks])
         excess = (frames.log_det - self._u - log_prob).double() - usual - MARGIN
-        lacking = (-torch.expm1(-excess)).clamp(min=0.0)  # 1 where the flow has no density at all
-        self.missing = lacking.mean().item()
-        weights = lacking / lacking.sum() if self.missing > 0.0 else torch.full_like(lacking, 1.0 / len(lacking))
-        self._frames = replace(frames, weights=weights)
-
-    @property
-    def thin(self) -> Thin | None:
-        """The challengers by what the flow lacks of them; None if it lacks nothing, or was not judged yet."""
-        if self._frames is None or not self.missing > 0.0:
-            return None
-        return Thin(self._frames.slow, self._frames.weights, self.missing)
+        self.missing = (-torch.expm1(-excess)).clamp(min=0.0).mean().item()  # 1 where there is no density at all
 
     def _start(self, rng: torch.Generator) -> Tensor:
         """Random torsions in random charts, relaxed: ``(atoms, 3, walkers)``."""

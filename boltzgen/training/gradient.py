@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Slow
 from boltzgen.target import Target
-from boltzgen.training.challengers import Thin
+from boltzgen.training.challengers import Challengers
 from boltzgen.training.data import DataSet, negative_log_likelihood
 from boltzgen.training.method import Method
 from boltzgen.training.objectives import (
@@ -27,16 +26,13 @@ from boltzgen.training.objectives import (
     label_surrogate,
     reverse_kl,
     score,
-    score_stiff,
+    score_led,
 )
 from boltzgen.training.reaction import ReactionCoordinate, spread_loss
 from boltzgen.training.replay import Pool
 
 PART_SIZE = 1024
 """Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
-
-MOST_BORROWED = 0.25
-"""Share of the draws whose slow coordinates are those of challengers, at most."""
 
 SMALLEST_PART = 256
 """Samples below which a batch is not cut in two for a second thread: the overhead would eat the gain."""
@@ -62,8 +58,8 @@ class StepPlan:
     """Reweighted draws at these temperatures that the slow coordinates learn from; none in the very first steps."""
     seed: tuple[int, int]
     """Seed of the training and number of the step: the draws depend on nothing else."""
-    thin: Thin | None = None
-    """Challengers by what the flow lacks of them."""
+    challengers: Challengers | None = None
+    """Those with structures to propose."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Part:
 
     n: int
     gradients: list[Tensor]
-    scored: Scored | None
+    scored: list[Scored]
     own: Scored | None
     losses: dict[str, float]
     n_failed: int
@@ -106,7 +102,7 @@ class StepGradient:
                 reduce(torch.add, column).contiguous()
                 for column in zip(*(part.gradients for part in parts), strict=True)
             ],
-            scored=[part.scored for part in parts if part.scored],
+            scored=[scored for part in parts for scored in part.scored],
             own=[part.own for part in parts if part.own],
             losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
             n_failed=sum(part.n_failed for part in parts),
@@ -164,30 +160,31 @@ class GradientWorkers:
         rng = self._random((*plan.seed, part))
         loss = 0.0 * self._parameters[0].sum()  # so that there is a gradient even if every energy fails
         losses: dict[str, Tensor] = {}
-        scored = own = None
+        scored: list[Scored] = []
+        own = None
         n_failed = 0
-        n_borrowed = math.ceil(min(plan.thin.missing, MOST_BORROWED) * n) if method.challengers and plan.thin else 0
-        if n_borrowed and plan.thin:
-            slow = plan.thin.draw(n_borrowed, rng)
-            losses["challengers"] = forward_kl(generator, slow)
-            loss = loss + method.challengers * n * plan.thin.missing * losses["challengers"]
-            borrowed = score_stiff(generator, self._target, slow, torch.zeros_like(slow.heat), rng, clock)
-            borrowed = borrowed.select(torch.isfinite(borrowed.log_weight))
-            n_failed = n_borrowed - len(borrowed)
-            if len(borrowed):
-                loss = loss + method.own * len(borrowed) * reverse_kl(borrowed)
-        n -= n_borrowed
+        n_led = int(method.challengers * n) if plan.challengers else 0
+        if n_led and plan.challengers:
+            lead = plan.challengers.propose(n_led, rng)
+            led = score_led(generator, self._target, lead, lead.log_prob.new_full((n_led,), plan.heat), rng, clock)
+            scored.append(led.detach())
+            led = led.select(torch.isfinite(led.log_weight))
+            n_failed = n_led - len(led)
+            if len(led):
+                loss = loss + method.own * len(led) * reverse_kl(led)
+        n -= n_led
         n_hot = 0 if plan.hot is None else int(method.hot_share * n)
         if method.own:
             uniform = broad_choice(n, int(method.broad_share * n), self._broad, rng)
             hot = torch.arange(n, device=self._device) >= n - n_hot
             heat = torch.where(hot, plan.hot or 0.0, torch.full((n,), plan.heat, device=self._device))
             through = method.through_slow
-            scored = score(generator, self._target, n, rng, uniform, heat, through_slow=through, clock=clock)
-            good = torch.isfinite(scored.log_weight)
+            drawn = score(generator, self._target, n, rng, uniform, heat, through_slow=through, clock=clock)
+            scored.append(drawn.detach())
+            good = torch.isfinite(drawn.log_weight)
             n_failed += n - int(good.sum())
-            own = scored.select(good & (uniform < 0) & ~hot)
-            for group in (own, scored.select(good & (uniform >= 0)), scored.select(good & hot)):
+            own = drawn.select(good & (uniform < 0) & ~hot)
+            for group in (own, drawn.select(good & (uniform >= 0)), drawn.select(good & hot)):
                 if len(group):
                     loss = loss + method.own * len(group) * reverse_kl(group)
             if len(own):
@@ -207,9 +204,9 @@ class GradientWorkers:
             loss = loss + method.spread * n * losses["spread"]
         gradients = torch.autograd.grad(loss / plan.batch, self._parameters, materialize_grads=True)
         return Part(
-            n + n_borrowed,
+            n + n_led,
             list(gradients),
-            scored.detach() if scored else None,
+            scored,
             own.detach() if own else None,
             {name: value.item() for name, value in losses.items()},
             n_failed,

@@ -7,7 +7,6 @@ weight        loss                                  draws                       
 ``replay``    forward KL of the slow coordinates    earlier draws, resampled by their weights     0
 ``data``      −ln q                                 frames of the ensemble                        0
 ``spread``    KL of a histogram from uniform        fresh draws of the flow                       0
-``challengers``  −ln q, by what the flow lacks      structures from replica exchange              counted
 ============  ====================================  ============================================  =============
 """
 
@@ -24,12 +23,13 @@ class Method:
     replay: float = 0.0
     data: float = 0.0
     spread: float = 0.0
-    challengers: float = 0.0
     through_slow: bool = False
     """Whether the reverse KL has a gradient through the slow coordinates, or the stiff ones alone."""
     broad_share: float = 0.0
     """Share of the draws in which one slow coordinate (rotors excepted) is drawn uniformly: the stiff coordinates stay
     right where the flow has little mass, and the slow ones learn from every basin."""
+    challengers: float = 0.0
+    """Share of the draws whose slow coordinates are proposed by structures from replica exchange."""
     hot_share: float = 0.0
     """Share of the draws made at a temperature passed before, which the flow is not to forget."""
     cools: bool = False
@@ -44,16 +44,10 @@ class Method:
         """(1 − a) times the losses of energies plus a times that of data."""
         if weight == 1.0:
             return replace(DATA, spread=self.spread)
-        return replace(
-            self,
-            own=(1.0 - weight) * self.own,
-            replay=(1.0 - weight) * self.replay,
-            challengers=(1.0 - weight) * self.challengers,
-            data=weight,
-        )
+        return replace(self, own=(1.0 - weight) * self.own, replay=(1.0 - weight) * self.replay, data=weight)
 
 
-ANNEALED = Method(own=1.0, replay=1.0, broad_share=0.25, hot_share=0.1, challengers=1.0, cools=True)
+ANNEALED = Method(own=1.0, replay=1.0, broad_share=0.25, hot_share=0.1, challengers=0.05, cools=True)
 """Stiff coordinates by reverse KL, slow ones by forward KL on reweighted draws, while the temperature falls."""
 
 ENERGY = Method(own=1.0, through_slow=True)

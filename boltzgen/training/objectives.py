@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator, Lead, Slow
 from boltzgen.target import Target
 
 PAIR_SOFTENING = 200.0
@@ -77,6 +77,18 @@ def score(
     """
     with torch.set_grad_enabled(through_slow and torch.is_grad_enabled()):
         slow, log_prob = generator.sample_slow(n, rng, uniform, heat)
+    return score_stiff(generator, target, slow, log_prob, rng, clock)
+
+
+def score_led(
+    generator: Generator, target: Target, lead: Lead, heat: Tensor, rng: torch.Generator, clock: Clock | None = None
+) -> Scored:
+    """Draw what is left of latents whose first slow coordinates come from elsewhere, and weigh them as :func:`score`.
+
+    No gradient goes through the slow coordinates.
+    """
+    with torch.no_grad():
+        slow, log_prob = generator.follow(lead, rng, heat)
     return score_stiff(generator, target, slow, log_prob, rng, clock)
 
 

@@ -43,6 +43,15 @@ FIRST_GUESS_OF_SPEED = 10_000.0
 
 STEPS_TO_TELL_SPEED = 20
 
+ENOUGH = 0.98
+"""Effective share of recent draws above which a training has nothing left to gain."""
+
+STEPS_TO_JUDGE = 50
+"""Steps over which that is seen."""
+
+LAST_PHASE = 0.8
+"""Progress at which the largest batches begin: where a training goes on that has learnt enough before."""
+
 COUNTERS = (
     *("step", "energies", "forces", "replayed", "frames", "skipped_steps", "failed_energies"),
     *("seconds", "seconds_energy", "seconds_flow", "seconds_exchange", "seconds_other"),
@@ -52,8 +61,8 @@ COUNTERS = (
 LAST_ROUND = 0.95
 """Progress after which nothing can be learnt from further challengers."""
 
-JUDGE_EVERY = 25
-"""Steps after which challengers are weighed anew."""
+JUDGE_EVERY = 100
+"""Steps after which it is measured anew what the flow lacks."""
 
 HELD_OUT_EVERY = 0.02
 """Share of the budget after which held-out frames are looked at again."""
@@ -134,14 +143,20 @@ class Trainer:
         self._skipped_in_a_row = 0
         self._steps_at_level = 0
         self._judged_at = 0.0
+        self.needed = 1.0
 
     @property
     def progress(self) -> float:
-        """Used share of the budget, 0 to 1: the larger of energies and seconds."""
+        """Used share of the budget, or of what is left of it by :meth:`_stop_if_enough`, 0 to 1."""
+        return min(1.0, self._used / self.needed)
+
+    @property
+    def _used(self) -> float:
+        """Used share of the whole budget: the larger of energies and seconds."""
         settings = self.settings
         by_energies = self._spent / settings.max_energies if settings.max_energies else 0.0
         by_time = self.seconds / settings.time_budget if settings.time_budget else 0.0
-        return min(1.0, max(by_energies, by_time))
+        return max(by_energies, by_time)
 
     @property
     def finished(self) -> bool:
@@ -237,9 +252,9 @@ class Trainer:
         seed = (self.settings.seed, self.step)
         if self._steps_at_level % POOL_REFRESH == 0:
             self._refresh()
-        thin = self.challengers.thin if self.challengers and self.cooling.finished else None
+        challengers = self.challengers if self.challengers and self.challengers.n_structures else None
         waited = -time.perf_counter()
-        step = workers.step(StepPlan(batch, self._heat(self.cooling.level), self._hot, self._pools, seed, thin))
+        step = workers.step(StepPlan(batch, self._heat(self.cooling.level), self._hot, self._pools, seed, challengers))
         waited += time.perf_counter()
         self._count(step, batch)
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
@@ -258,6 +273,19 @@ class Trainer:
         self._steps_at_level += 1
         if self.cooling.update(self.progress, self.history[-1]["elbo_gap"]):
             self._steps_at_level = 0
+        self._stop_if_enough()
+
+    def _stop_if_enough(self) -> None:
+        """Use no more of the budget than what a last phase of small steps takes, where more would not pay.
+
+        That is where draws at the target's temperature are worth ``ENOUGH`` of as many independent samples, on average
+        over some steps.
+        """
+        if self._steps_at_level < STEPS_TO_JUDGE or not self.cooling.finished or self.progress >= LAST_PHASE:
+            return
+        recent = [row["target_ess_fraction"] for row in self.history[-STEPS_TO_JUDGE:]]
+        if min(recent) >= 0.9 * ENOUGH and math.fsum(recent) >= ENOUGH * len(recent):
+            self.needed = self._used / LAST_PHASE
 
     def _challenge(self) -> None:
         """Let replica exchange go on when its share of the energies is due, and judge its structures now and then."""
@@ -348,8 +376,8 @@ class Trainer:
             "batch": float(batch),
             "held_out_nll": held_out,
             "exchange_energies": float(self.challengers.energies if self.challengers else 0),
-            "challengers": float(len(self.challengers) if self.challengers else 0),
-            "missing": self.challengers.missing if self.challengers and self.challengers.thin else math.nan,
+            "challengers": float(self.challengers.n_structures if self.challengers else 0),
+            "missing": self.challengers.missing if self.challengers else math.nan,
             "tempering": pool.tempering if pool else math.nan,
             "buffer_ess": pool.ess_fraction if pool else math.nan,
         }
@@ -373,6 +401,7 @@ class Trainer:
             "steps_at_level": self._steps_at_level,
             "skipped_in_a_row": self._skipped_in_a_row,
             "judged_at": self._judged_at,
+            "needed": self.needed,
             "replay": self.replay.to_tree(),
             "pools": {str(k): pool.to_tree() for k, pool in enumerate(self._pools)},
             "hot": self._hot,
@@ -393,6 +422,7 @@ class Trainer:
         self._steps_at_level = int(tree["steps_at_level"])
         self._skipped_in_a_row = int(tree["skipped_in_a_row"])
         self._judged_at = float(tree["judged_at"])
+        self.needed = float(tree["needed"])
         device = next(self.generator.parameters()).device
         self.replay.load_tree(tree["replay"], device)
         self._pools = tuple(Pool.from_tree(tree["pools"][key], device) for key in sorted(tree["pools"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -17,16 +18,14 @@ from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
 from boltzgen.training.weights import to_tensors
 
-HOT_RATIO = 1.12
-"""Temperature of the draws that defend against heavy tails, over that of the ensemble."""
+HOT_NATS = 0.2
+"""KL divergence, in nats, of the draws that defend against heavy tails from those at the ensemble's temperature."""
 
 
 def load_generator(run: str | Path) -> BoltzmannGenerator:
     """Open a trained run directory, see :func:`boltzgen.load`."""
     target, flow, hottest = load_flow(RunDirectory(Path(run)))
-    return BoltzmannGenerator(
-        target, flow, temperatures=drawing_temperatures(SampleConfig(), target.temperature, hottest)
-    )
+    return BoltzmannGenerator(target, flow, temperatures=drawing_temperatures(SampleConfig(), target, hottest))
 
 
 def load_target(directory: RunDirectory) -> Target:
@@ -49,8 +48,11 @@ def load_flow(directory: RunDirectory) -> tuple[Target, Generator, float]:
     return target, flow, hottest
 
 
-def drawing_temperatures(settings: SampleConfig, temperature: float, hottest: float) -> dict[float, float]:
+def drawing_temperatures(settings: SampleConfig, target: Target, hottest: float) -> dict[float, float]:
     """Temperatures in K at which samples are drawn, by their shares.
+
+    Unless they are asked for: that of the ensemble, and for a share that at which d harmonic coordinates are
+    ``HOT_NATS`` away from it, ln T/T₀ = √(4 HOT_NATS/d): hot enough to be wider, near enough to cost little.
 
     Raises
     ------
@@ -58,6 +60,7 @@ def drawing_temperatures(settings: SampleConfig, temperature: float, hottest: fl
         If one is asked for that the flow has not learnt, or several of samples that are redrawn or annealed.
     """
     asked, plain = settings.temperatures, settings.inner == 1 and settings.refine == 0
+    temperature, coordinates = target.temperature, target.coordinates
     outside = [t for t in asked if not temperature <= t <= hottest]
     if outside:
         known = f"{temperature:g} to {hottest:g} K" if hottest > temperature else f"{temperature:g} K alone"
@@ -66,7 +69,7 @@ def drawing_temperatures(settings: SampleConfig, temperature: float, hottest: fl
         raise InputError(f"--inner and --refine are for draws at {temperature:g} K alone. Leave --temperature out.")
     if asked:
         return dict.fromkeys(asked, 1.0 / len(set(asked)))
-    hot = HOT_RATIO * temperature
+    hot = temperature * math.exp(math.sqrt(4.0 * HOT_NATS / (coordinates.n_torsions + coordinates.n_stiff)))
     if plain and settings.hot_share and hot <= hottest:
         return {temperature: 1.0 - settings.hot_share, hot: settings.hot_share}
     return {temperature: 1.0}

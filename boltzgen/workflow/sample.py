@@ -33,7 +33,7 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
         seed = [config.seed, index, count]
         _check_shard(directory, settings.n, count)
     target, flow, hottest = load_flow(directory)
-    temperatures = drawing_temperatures(settings, target.temperature, hottest)
+    temperatures = drawing_temperatures(settings, target, hottest)
     seed += _words_of_data(directory)
     stage = Stage(
         "sample",

@@ -24,8 +24,15 @@ MAX_Z = 4.0
 """Standard errors; a right answer fails once in 16,000 runs, and the seeds are fixed."""
 
 HOT = 400.0
-ESTIMATORS = [(1, 0, 20_000), (16, 0, 4000), (1, 4, 4000), (3, 2, 2000)]
-"""Redraws, bridges, samples."""
+MIXTURE = {300.0: 0.5, 360.0: 0.3, 420.0: 0.2}
+ESTIMATORS = [
+    (1, 0, 20_000, None),
+    (16, 0, 4000, None),
+    (1, 4, 4000, None),
+    (3, 2, 2000, None),
+    (1, 0, 20_000, MIXTURE),
+]
+"""Redraws, bridges, samples, shares of temperatures."""
 
 
 def exact(temperature):
@@ -74,10 +81,11 @@ def generator():
     return BoltzmannGenerator(target, flow)
 
 
-@pytest.fixture(scope="module", params=ESTIMATORS, ids=lambda p: f"inner{p[0]}-refine{p[1]}")
+@pytest.fixture(scope="module", params=ESTIMATORS, ids=lambda p: f"inner{p[0]}-refine{p[1]}{'-mixture' * bool(p[3])}")
 def samples(request, generator):
-    inner, refine, n = request.param
-    return generator.sample(n, inner=inner, refine=refine, seed=3)
+    inner, refine, n, temperatures = request.param
+    mixed = BoltzmannGenerator(generator.target, generator.flow, temperatures=temperatures)
+    return mixed.sample(n, inner=inner, refine=refine, seed=3)
 
 
 def check_mean(values, log_weight, expected):
@@ -117,6 +125,21 @@ def test_a_bond_has_its_width(samples):
     sigma = math.sqrt(kT / k)
     expected = integral(lambda x: ((x - r0) / sigma) ** 2) / integral(lambda x: 1.0)
     check_mean(((r - r0) / sigma) ** 2, samples.log_weight, expected)
+
+
+def test_samples_of_a_mixture_have_the_density_that_their_positions_have(generator):
+    mixed = BoltzmannGenerator(generator.target, generator.flow, temperatures=MIXTURE)
+    samples = mixed.sample(500, seed=2)
+    x = samples.positions
+    assert np.abs(mixed.log_prob(x) - samples.log_prob).max() < 1e-8
+    parts = [
+        np.log(share)
+        + BoltzmannGenerator(generator.target, generator.flow, temperatures={t: 1.0}).log_prob(samples.positions)
+        for t, share in MIXTURE.items()
+    ]
+    assert np.abs(np.logaddexp.reduce(parts) - samples.log_prob).max() < 1e-8
+    # what the hottest part alone would give bounds every weight
+    assert (samples.log_weight <= -samples.reduced_potential - parts[-1] + 1e-9).all()
 
 
 def test_redraws_and_annealing_are_worth_more_than_draws_of_the_flow(generator):

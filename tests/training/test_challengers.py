@@ -1,0 +1,134 @@
+"""Replica exchange finds what the flow lacks, tells what it does not lack, and the flow learns it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from one_torsion import OneTorsion
+
+from boltzgen.training.challengers import BURN_IN, LEAST_ROUND, Challengers
+from boltzgen.training.method import ANNEALED, DATA
+from boltzgen.training.trainer import Trainer, TrainSettings
+
+MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
+"""80,000 draws of the flow: the rounds are as short as they may be."""
+
+
+@pytest.fixture(scope="module")
+def double():
+    """Two equal wells at ±π/2 with barriers of 12 kT between."""
+    return OneTorsion((2, 0.0, 15.0))
+
+
+@pytest.fixture(scope="module")
+def one_sided(double):
+    """A flow that knows the left well alone."""
+    return double.train(DATA, data=double.frames(5000, seed=2, keep=lambda phi: phi < 0)).result
+
+
+@pytest.fixture(scope="module")
+def both_sided(double):
+    return double.train(ANNEALED, max_energies=200_000).result
+
+
+def challengers_of(target, rounds=BURN_IN + 6):
+    challengers = Challengers(target.to(torch.float32), seed=0)
+    for _ in range(rounds):
+        challengers.go_on(LEAST_ROUND)
+    return challengers
+
+
+@pytest.fixture(scope="module")
+def challengers(double):
+    return challengers_of(double.target)
+
+
+def test_a_lost_well_is_missing_and_a_known_one_is_not(double, challengers, one_sided, both_sided):
+    usual = double.log_z  # both flows are right where they are, the first up to ln 2
+    challengers.judge(both_sided, usual)
+    assert challengers.missing < 0.02
+    challengers.judge(one_sided, usual)
+    torsions = challengers._frames.slow.torsions[:, 0]
+    share = (torsions > 0).double().mean().item()
+    assert 0.2 < share < 0.8  # random torsions begin in both
+    assert challengers.missing == pytest.approx(share, abs=0.05)
+
+
+def test_proposals_have_their_density(challengers):
+    """Against a histogram of many, and its integral."""
+    rng = torch.Generator().manual_seed(0)
+    lead = challengers.propose(4000, rng)
+    assert lead.torsions.abs().max() <= math.pi
+    edges = torch.linspace(-math.pi, math.pi, 25)
+    counts = torch.histogram(lead.torsions[:, 0].double(), edges.double()).hist
+    # E_q[1/q] over the bins where draws are is the length of these
+    lengths = torch.stack(
+        [
+            (-lead.log_prob[(lead.torsions[:, 0] >= a) & (lead.torsions[:, 0] < b)]).exp().sum()
+            for a, b in pairwise(edges)
+        ]
+    )
+    dense = counts > 300
+    assert dense.sum() >= 4
+    assert torch.allclose(lengths[dense] / 4000, torch.full((int(dense.sum()),), 2.0 * math.pi / 24), rtol=0.3)
+
+
+def test_structures_are_of_the_temperature_of_the_target(double, challengers):
+    """⟨u⟩ against exact draws: both wells are alike, so the barrier between them does not matter."""
+    u = challengers._u.double()
+    exact = double.target.reduced_potential(double.draw(20_000, seed=5))
+    error = 2.0 * u.std().item() / len(u) ** 0.5  # structures 0.5 ps apart are correlated
+    assert abs(u.mean().item() - exact.mean().item()) < 4.0 * error
+    assert error < 0.3
+
+
+def test_the_flow_learns_a_well_that_it_never_drew(double, one_sided):
+    """Without cooling and without broad draws nothing else could show it the well."""
+    blind = replace(ANNEALED, cools=False, broad_share=0.0)
+    without = double.train(replace(blind, challengers=0.0), start=one_sided, max_energies=20_000)
+    with_them = double.train(blind, start=one_sided, **MOSTLY_EXCHANGE)
+    assert double.share_above_zero(without.result) < 0.02
+    assert 0.2 < double.share_above_zero(with_them.result) < 0.6  # half is right; there is no time to get there
+
+
+def test_energies_of_exchange_are_counted_within_the_budget(double):
+    trainer = double.train(ANNEALED, **MOSTLY_EXCHANGE)
+    counts = trainer.counts()
+    assert counts["n_energy_evaluations"] == counts["n_force_evaluations"] == 800_000
+    assert 0.7 * 800_000 < counts["n_exchange_energies"] < 0.9 * 800_000 + 2 * LEAST_ROUND
+    last = trainer.history[-1]
+    assert last["exchange_energies"] == counts["n_exchange_energies"]
+    assert last["challengers"] > 100
+
+
+def test_short_trainings_have_no_exchange(double):
+    assert double.train(ANNEALED, max_energies=50_000).counts()["n_exchange_energies"] == 0
+
+
+def test_resumed_training_goes_on_with_its_challengers(double):
+    settings = TrainSettings(method=ANNEALED, **MOSTLY_EXCHANGE)
+
+    def trainer():
+        return Trainer(double.target, double.architecture, settings)
+
+    straight, broken, resumed = trainer(), trainer(), trainer()
+    assert straight.run(lambda p: None, lambda: True, lambda: None)
+    assert not broken.run(lambda p: None, lambda: broken.progress < 0.7, lambda: None)
+    assert broken.challengers.n_structures > 0
+    resumed.load_state(broken.state())
+    assert resumed.run(lambda p: None, lambda: True, lambda: None)
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.result.parameters(), resumed.result.parameters(), strict=True)
+    )
+    assert straight.counts() == resumed.counts()
+
+
+def test_training_ends_early_when_there_is_nothing_left_to_gain(double):
+    trainer = double.train(ANNEALED, max_energies=600_000, exchange_share=0.0)
+    assert trainer.finished
+    assert trainer.energies < 500_000
+    assert double.reverse_kl(trainer.result)[0] < 0.02
