@@ -25,10 +25,10 @@ from openmm.app.internal.customgbforces import GBSAOBC2Force
 
 from boltzgen.chemistry.build import ChemicalSystem, build
 from boltzgen.chemistry.read import read_input
+from boltzgen.dynamics.langevin import Langevin, Walkers, repartition_hydrogen_masses
+from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
 from boltzgen.molecule import Molecule
-from boltzgen.sampling.dynamics import Langevin, Walkers, repartition_hydrogen_masses
-from boltzgen.sampling.minimise import minimise
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TEMPERATURE, FRICTION = 300.0, 1.0  # K, 1/ps

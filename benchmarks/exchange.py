@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from reference import Recorder, Reference
 
+from boltzgen.dynamics.langevin import repartition_hydrogen_masses
+from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.energy import PotentialEnergy
-from boltzgen.sampling.dynamics import repartition_hydrogen_masses
-from boltzgen.sampling.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.tree import get_tree

@@ -50,9 +50,9 @@ def outcome(kind: str, path: Path, given: Input) -> tuple[str, str]:
     from boltzgen.chemistry.build import build
     from boltzgen.chemistry.interpret import Reading
     from boltzgen.chemistry.read import read_input
+    from boltzgen.dynamics.minimise import minimise
     from boltzgen.errors import BoltzgenError
     from boltzgen.progress import SilentReporter
-    from boltzgen.sampling.minimise import minimise
     from boltzgen.workflow.energy import checked_energy
 
     try:

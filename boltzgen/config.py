@@ -350,9 +350,9 @@ def _check_key(key: str, place: str) -> None:
         example = next(iter(SECTIONS[key].model_fields))
         raise InputError(f"{place}{key}: is a section. Set one of its keys, such as {key}.{example}.")
     by_name = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, known, n=1) or [
-        by_name[name] for name in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1)
-    ]
+    last = key.rpartition(".")[2]
+    near = [by_name[last]] if last in by_name else difflib.get_close_matches(key, known, n=1)
+    near = near or [by_name[name] for name in difflib.get_close_matches(last, by_name, n=1)]
     advice = f"Did you mean {near[0]}?" if near else "--dump-config shows all keys."
     raise InputError(f"{place}unknown key {_short(key)}. {advice}")
 

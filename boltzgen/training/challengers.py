@@ -22,11 +22,11 @@ from torch import Tensor
 
 from boltzgen.coordinates.charts import wrap
 from boltzgen.coordinates.locate import locate
+from boltzgen.dynamics.langevin import repartition_hydrogen_masses
+from boltzgen.dynamics.minimise import minimise
+from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Lead, Slow
-from boltzgen.sampling.dynamics import repartition_hydrogen_masses
-from boltzgen.sampling.minimise import minimise
-from boltzgen.sampling.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.target import Target
 from boltzgen.training.data import LatentFrames
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.molecule import Molecule
-from boltzgen.sampling.minimise import minimise
 
 MINIMISED = 2.0
 """Largest force on an atom of a minimised conformer, kJ/mol/nm; at 10, copies of a soft one still look different."""

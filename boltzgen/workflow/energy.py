@@ -59,7 +59,7 @@ def checked_energy(chemical: ChemicalSystem, seed: int, reporter: Reporter) -> C
 
 def _check_strain(potential: PotentialEnergy, chemical: ChemicalSystem) -> int:
     """Refuse a structure that no molecule has, naming the atom with the largest force; returns the energies spent."""
-    from boltzgen.sampling.minimise import minimise
+    from boltzgen.dynamics.minimise import minimise
 
     where, start = chemical.source.where, torch.as_tensor(chemical.positions)[..., None]
     energy, gradient = potential.evaluate(start)

@@ -12,8 +12,8 @@ from boltzgen.chemistry.conformers import ConformerSearch, distinct_conformers
 from boltzgen.chemistry.read import read_input
 from boltzgen.coordinates.internal import InternalToCartesian
 from boltzgen.coordinates.zmatrix import build_zmatrix
+from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
-from boltzgen.sampling.minimise import minimise
 
 
 def embed_conformers(molecule, reference, n, seed):

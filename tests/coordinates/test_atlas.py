@@ -16,12 +16,12 @@ from boltzgen.chemistry.perception import planar_atoms
 from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.symmetry import random_images
+from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.sampling.extended import ExtendedTarget
-from boltzgen.sampling.minimise import minimise
 from boltzgen.statistics.weights import summarize_weights
 from boltzgen.target import Target
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_energies import Wall
 
+from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
-from boltzgen.sampling.minimise import minimise
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

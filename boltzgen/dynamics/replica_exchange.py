@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from boltzgen.constants import GAS_CONSTANT
+from boltzgen.dynamics.langevin import EnergyFunction, Langevin, Walkers
 from boltzgen.errors import InputError
-from boltzgen.sampling.dynamics import EnergyFunction, Langevin, Walkers
 
 
 def geometric_temperatures(lowest: float, highest: float, n: int) -> list[float]:

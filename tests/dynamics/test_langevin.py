@@ -16,11 +16,11 @@ from small_energies import CHAIN, Harmonic, Wall, chain_system
 from torch import Tensor
 
 from boltzgen.constants import GAS_CONSTANT, thermal_energy
+from boltzgen.dynamics.langevin import Langevin, Walkers, repartition_hydrogen_masses, velocity_verlet
+from boltzgen.dynamics.minimise import minimise
+from boltzgen.dynamics.thermostat import NormalNoise, maxwell_boltzmann
 from boltzgen.energy import from_openmm
 from boltzgen.errors import InputError
-from boltzgen.sampling.dynamics import Langevin, Walkers, repartition_hydrogen_masses, velocity_verlet
-from boltzgen.sampling.minimise import minimise
-from boltzgen.sampling.thermostat import NormalNoise, maxwell_boltzmann
 
 SIGMAS = 4.0
 """Bound of statistical tests, in standard errors."""

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from boltzgen.dynamics.thermostat import OrnsteinUhlenbeck, mass_column, maxwell_boltzmann
 from boltzgen.energy.potential import Evaluation
 from boltzgen.errors import InputError
-from boltzgen.sampling.thermostat import OrnsteinUhlenbeck, mass_column, maxwell_boltzmann
 
 HEAVIEST_HYDROGEN = 1.5
 """Atoms lighter than this, in dalton, count as hydrogen."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.sampling.dynamics import EnergyFunction
+from boltzgen.dynamics.langevin import EnergyFunction
 
 FIRST_STEP = 5e-4
 LARGEST_STEP = 1e-3

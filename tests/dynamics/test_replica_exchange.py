@@ -11,9 +11,9 @@ from small_energies import CHAIN, TORSION, DoubleWell, Harmonic, Wall, chain_sys
 
 from boltzgen.analysis.torsions import dihedral
 from boltzgen.constants import GAS_CONSTANT, thermal_energy
+from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.energy import from_openmm
 from boltzgen.errors import InputError
-from boltzgen.sampling.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 
 SIGMAS = 4.0
 LADDERS = 200

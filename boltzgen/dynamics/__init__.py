@@ -1,0 +1,1 @@
+"""Molecular dynamics of many copies at once: Langevin, replica exchange, relaxation."""
