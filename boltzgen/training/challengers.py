@@ -7,7 +7,8 @@ structures, with the rest from the flow. These draws have exact weights, so the 
 p says, not how often a short exchange happened to visit a state; and the stiff ones learn by reverse KL there as
 anywhere. So exchange need not be in equilibrium, and where the flow lacks nothing it changes nothing.
 
-How much of the structures the flow lacks is measured, and told.
+At how many of the structures the flow is thin is measured, and told. It is no share of the ensemble: a short exchange
+dwells in rare states.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ CHUNK = 1024
 """Challengers whose density is computed at once."""
 
 
-MARGIN = 2.0
-"""nats above what is usual, beyond which a structure counts as missing in the flow."""
+THIN = 3.0
+"""nats of ln p/q beyond which a flow is thin at a structure."""
 
 KERNELS = 512
 """Structures around which slow coordinates are proposed at a time."""
@@ -83,7 +84,7 @@ class Challengers:
         """``target`` in the precision and on the device of the training."""
         self.target, self.seed = target, seed
         self.energies = self.rounds = self.outside = 0
-        self.missing = math.nan
+        self.thin = math.nan
         self._n_leading = target.coordinates.n_torsions - len(target.coordinates.zmatrix.rotors)
         self._device = target.coordinates.charts[0].device
         self._masses = _masses(target)
@@ -141,19 +142,15 @@ class Challengers:
         return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
 
     @torch.no_grad()
-    def judge(self, generator: Generator, usual: float) -> None:
-        """Find what share of the structures a flow lacks, the mean of max(0, 1 − e^{2 + usual} q/p).
-
-        ``usual`` is the mean of ln w, unnormalised, over the flow's own draws by their weights: ln Z + KL(p‖q), as far
-        as these know p.
-        """
+    def judge(self, generator: Generator, log_z: float) -> None:
+        """Find at what share of the structures a flow is thin, given ln Z."""
         if self._frames is None or self._u is None:
             return
         frames = self._frames
         chunks = torch.arange(len(frames), device=self._device).split(CHUNK)
         log_prob = torch.cat([generator.log_prob(frames.slow[rows], frames.stiff[rows]) for rows in chunks])
-        excess = (frames.log_det - self._u - log_prob).double() - usual - MARGIN
-        self.missing = (-torch.expm1(-excess)).clamp(min=0.0).mean().item()  # 1 where there is no density at all
+        excess = (frames.log_det - self._u - log_prob).double() - log_z
+        self.thin = (excess > THIN).double().mean().item()
 
     def _start(self, rng: torch.Generator) -> Tensor:
         """Random torsions in random charts, relaxed: ``(atoms, 3, walkers)``."""
@@ -193,13 +190,13 @@ class Challengers:
         frames = None
         if self._frames is not None and self._u is not None:
             frames = {**self._frames.to_tree(), "u": self._u.cpu().numpy()}
-        return {**counts, "missing": self.missing, "walkers": walkers, "frames": frames}
+        return {**counts, "thin": self.thin, "walkers": walkers, "frames": frames}
 
     def load_tree(self, tree: Mapping[str, Any]) -> None:
         """Go on from what :meth:`to_tree` returned."""
         device = self._device
         self.energies, self.rounds, self.outside = (int(tree[name]) for name in ("energies", "rounds", "outside"))
-        self.missing = tree["missing"]
+        self.thin = tree["thin"]
         if tree["walkers"] is not None:
             self._walkers = torch.as_tensor(tree["walkers"], device=device)
         if tree["frames"] is not None:

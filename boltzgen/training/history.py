@@ -27,7 +27,7 @@ COLUMNS = (
     "failed_energies",
     "exchange_energies",
     "challengers",
-    "missing",
+    "thin",
     "forces",
     "frames",
     "loss_reverse_kl",
@@ -84,10 +84,6 @@ def history_rows(columns: dict[str, Any]) -> list[dict[str, float]]:
     return [{name: float(column[k]) for name, column in columns.items()} for k in range(n_rows)]
 
 
-LEAST_SHOWN = 0.005
-"""Missing share of the ensemble that a line of progress mentions."""
-
-
 def shown_figures(row: dict[str, float]) -> dict[str, float | int | str]:
     """What a line of progress shows of a row."""
     fields: dict[str, float | int | str] = {}
@@ -98,8 +94,6 @@ def shown_figures(row: dict[str, float]) -> dict[str, float | int | str]:
             "batch ESS": f"{100 * row['ess_fraction']:.0f} %",
             "gap": f"{row['elbo_gap']:.2f}",
         }
-        if row["missing"] >= LEAST_SHOWN:
-            fields["missing"] = f"{100 * row['missing']:.0f} %"
     if row["frames"]:
         fields |= {"frames": int(row["frames"]), "-ln q": f"{row['loss_data']:.2f}"}
     skipped, failed = int(row["skipped_steps"]), int(row["failed_energies"])

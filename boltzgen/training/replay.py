@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,26 +25,26 @@ ESS_FLOOR = 0.2
 class Pool:
     """Slow coordinates of n draws and their normalised weights ``(n,)``, tempered by the power λ.
 
-    ``ess_fraction`` is the effective share of the weights before that, ``usual`` the mean of their
-    logarithm by tempered weight.
+    ``ess_fraction`` is the effective share of the weights before that, ``log_z`` the logarithm
+    of their mean.
     """
 
     slow: Slow
     weights: Tensor
     tempering: float
     ess_fraction: float
-    usual: float
+    log_z: float
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""
-        numbers = {name: getattr(self, name) for name in ("tempering", "ess_fraction", "usual")}
+        numbers = {name: getattr(self, name) for name in ("tempering", "ess_fraction", "log_z")}
         return {**self.slow.to_tree(), "weights": self.weights.cpu().numpy(), **numbers}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Pool:
         """Build from what :meth:`to_tree` returned."""
         weights = torch.as_tensor(tree["weights"], device=device)
-        return cls(Slow.from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"], tree["usual"])
+        return cls(Slow.from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"], tree["log_z"])
 
     def draw(self, n: int, rng: torch.Generator) -> Slow:
         """Resample ``n`` by weight, with replacement."""
@@ -102,8 +103,8 @@ class Replay:
         log_weight = torch.cat([w for _, w in batches]).double()
         tempering = _tempering(log_weight)
         weights = torch.softmax(tempering * log_weight, dim=0)
-        usual = (weights * log_weight).sum().item()
-        return Pool(slow, weights, tempering, effective_share(log_weight), usual)
+        log_z = torch.logsumexp(log_weight, dim=0).item() - math.log(len(log_weight))
+        return Pool(slow, weights, tempering, effective_share(log_weight), log_z)
 
 
 def _size(batches: deque[tuple[Slow, Tensor]]) -> int:

@@ -62,7 +62,7 @@ LAST_ROUND = 0.95
 """Progress after which nothing can be learnt from further challengers."""
 
 JUDGE_EVERY = 100
-"""Steps after which it is measured anew what the flow lacks."""
+"""Steps after which it is measured anew where the flow is thin."""
 
 HELD_OUT_EVERY = 0.02
 """Share of the budget after which held-out frames are looked at again."""
@@ -302,7 +302,7 @@ class Trainer:
             self.forces += challengers.energies - before
         is_time = has_gone_on or self.step % JUDGE_EVERY == 0
         if is_time and self.cooling.finished and self._pools and self._steps_at_level:
-            challengers.judge(self.average, self._pools[0].usual)
+            challengers.judge(self.average, self._pools[0].log_z)
 
     def _heat(self, level: int) -> float:
         """ln T/T₀ of a level, as draws in single precision have it."""
@@ -377,7 +377,7 @@ class Trainer:
             "held_out_nll": held_out,
             "exchange_energies": float(self.challengers.energies if self.challengers else 0),
             "challengers": float(self.challengers.n_structures if self.challengers else 0),
-            "missing": self.challengers.missing if self.challengers else math.nan,
+            "thin": self.challengers.thin if self.challengers else math.nan,
             "tempering": pool.tempering if pool else math.nan,
             "buffer_ess": pool.ess_fraction if pool else math.nan,
         }

@@ -47,15 +47,14 @@ def challengers(double):
     return challengers_of(double.target)
 
 
-def test_a_lost_well_is_missing_and_a_known_one_is_not(double, challengers, one_sided, both_sided):
-    usual = double.log_z  # both flows are right where they are, the first up to ln 2
-    challengers.judge(both_sided, usual)
-    assert challengers.missing < 0.02
-    challengers.judge(one_sided, usual)
+def test_a_flow_is_thin_in_a_lost_well_and_not_in_a_known_one(double, challengers, one_sided, both_sided):
+    challengers.judge(both_sided, double.log_z)
+    assert challengers.thin < 0.02
+    challengers.judge(one_sided, double.log_z)
     torsions = challengers._frames.slow.torsions[:, 0]
     share = (torsions > 0).double().mean().item()
     assert 0.2 < share < 0.8  # random torsions begin in both
-    assert challengers.missing == pytest.approx(share, abs=0.05)
+    assert challengers.thin == pytest.approx(share, abs=0.05)
 
 
 def test_proposals_have_their_density(challengers):
