@@ -23,6 +23,7 @@ from boltzgen.training.gradient import GradientWorkers, Sources, StepGradient, S
 from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows, shown_figures
 from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import Scored
+from boltzgen.training.optimizer import Optimizer
 from boltzgen.training.replay import Pool, Replay
 from boltzgen.training.weights import Best, to_arrays, to_tensors
 
@@ -123,7 +124,7 @@ class Trainer:
             torch.manual_seed(settings.seed)
             self.generator = Generator(architecture).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), fused=True)
+        self.optimizer = Optimizer(self.generator)
         self.schedule = Schedule(learning_rate=settings.learning_rate)
         start = max(settings.start_temperature if self.method.cools else 0.0, target.temperature)
         self.cooling = Cooling(start, target.temperature)
@@ -244,8 +245,6 @@ class Trainer:
         self.seconds_exchange += exchanged
         progress = self.progress
         rate = self.schedule.rate(progress, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         batch = self.schedule.batch(progress, self._expected_draws)
         if self.settings.max_energies:
             batch = min(batch, self.settings.max_energies - self._spent)
@@ -261,7 +260,7 @@ class Trainer:
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP, foreach=True)
         if bool(torch.isfinite(norm)):
-            self.optimizer.step()
+            self.optimizer.step(rate)
             self._skipped_in_a_row = 0
             self._update_average()
         else:
@@ -390,11 +389,10 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that makes a resumed training the same training, as nested arrays."""
-        moments = self.optimizer.state_dict()["state"]
         return {
             "generator": to_arrays(self.generator.state_dict()),
             "average": to_arrays(self.average.state_dict()),
-            "optimizer": {str(k): to_arrays(moment) for k, moment in moments.items()},
+            "optimizer": self.optimizer.to_tree(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "best": self.best and self.best.to_tree(),
             "cooling_level": self.cooling.level,
@@ -413,9 +411,7 @@ class Trainer:
         """Go on from what :meth:`state` returned."""
         self.generator.load_state_dict(to_tensors(tree["generator"]))
         self.average.load_state_dict(to_tensors(tree["average"]))
-        optimizer = self.optimizer.state_dict()
-        optimizer["state"] = {int(k): to_tensors(moment) for k, moment in tree["optimizer"].items()}
-        self.optimizer.load_state_dict(optimizer)
+        self.optimizer.load_tree(tree["optimizer"])
         for name, value in tree["counters"].items():
             setattr(self, name, value)
         self.cooling.level = int(tree["cooling_level"])

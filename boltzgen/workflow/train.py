@@ -28,7 +28,7 @@ from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
 from boltzgen.workflow.summary import train_text
 
-PRESETS = {"quick": 600_000, "standard": 5_000_000, "thorough": 20_000_000}
+PRESETS = {"quick": 600_000, "standard": 15_000_000, "thorough": 60_000_000}
 """Energy evaluations of a training run."""
 
 EPOCHS = 10
