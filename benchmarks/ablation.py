@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from trained import Record, angles_of, judge, populations
 
-from boltzgen.flow.generator import Architecture
+from boltzgen.config import SampleConfig
+from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.target import Target
 from boltzgen.training.annealing import Schedule
 from boltzgen.training.method import ANNEALED, ENERGY, Method
+from boltzgen.training.optimizer import Optimizer
 from boltzgen.training.trainer import Trainer, TrainSettings
-from boltzgen.workflow.load import load_target
+from boltzgen.workflow.load import drawing_temperatures, load_target
 
 
 class ShortSchedule(Schedule):
@@ -25,16 +28,33 @@ class ShortSchedule(Schedule):
         return super().batch(progress)
 
 
+class PlainAdam(Optimizer):
+    """Adam for all weights."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__(generator)
+        self._hidden, self._momenta = [], []
+        self._adam = torch.optim.Adam(generator.parameters(), fused=True)
+
+
 @dataclass(frozen=True)
 class Variant:
     """What is changed."""
 
     method: Method = ANNEALED
     schedule: type[Schedule] = Schedule
+    optimizer: type[Optimizer] = Optimizer
+    exchange_share: float = TrainSettings.exchange_share
+    hot_share: float = SampleConfig().hot_share
+    """Of the samples."""
 
 
 VARIANTS = {
     "base": Variant(),
+    "no mixture in samples": Variant(hot_share=0.0),
+    "one temperature": Variant(replace(ANNEALED, hot_share=0.0)),
+    "no challengers": Variant(replace(ANNEALED, challengers=0.0), exchange_share=0.0),
+    "Adam alone": Variant(optimizer=PlainAdam),
     "no hierarchy": Variant(ENERGY),
     "no broad draws": Variant(replace(ANNEALED, broad_share=0.0)),
     "no cooling": Variant(replace(ANNEALED, cools=False)),
@@ -54,11 +74,15 @@ def ablate(
 
 
 def _figures(target: Target, variant: Variant, seconds: float, seed: int, threads: int, n_samples: int) -> Record:
-    settings = TrainSettings(None, time_budget=seconds, seed=seed, method=variant.method)
+    settings = TrainSettings(
+        None, time_budget=seconds, seed=seed, method=variant.method, exchange_share=variant.exchange_share
+    )
     trainer = Trainer(target, Architecture.of(target.coordinates), settings, threads=threads)
     trainer.schedule = variant.schedule(learning_rate=settings.learning_rate)
+    trainer.optimizer = variant.optimizer(trainer.generator)
     trainer.run(lambda progress: None, lambda: True, lambda: None)
-    figures, samples = judge(BoltzmannGenerator(target, trainer.result), n_samples, seed)
+    temperatures = drawing_temperatures(SampleConfig(hot_share=variant.hot_share), target, trainer.hottest)
+    figures, samples = judge(BoltzmannGenerator(target, trainer.result, temperatures=temperatures), n_samples, seed)
     angles = angles_of(target.molecule, samples)
     return {
         **figures,
