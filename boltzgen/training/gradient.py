@@ -193,7 +193,8 @@ class GradientWorkers:
                 loss = loss + method.own * len(own) * label_surrogate(generator, own)
         if method.replay and plan.pools:
             shares = (n - n_hot, n_hot) if len(plan.pools) > 1 else (n,)
-            replayed = Slow.cat([pool.draw(k, rng) for pool, k in zip(plan.pools, shares, strict=True)])
+            drawn_of = zip(plan.pools, shares, strict=True)
+            replayed = Slow.cat([pool.draw(k, rng) for pool, k in drawn_of if k])  # the last few draws have none hot
             losses["forward_kl"] = forward_kl(generator, replayed)
             loss = loss + method.replay * n * losses["forward_kl"]
         if method.data and sources.data:
