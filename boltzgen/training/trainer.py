@@ -187,14 +187,30 @@ class Trainer:
         return self.cooling.start if self.method.hot_share else self.cooling.final
 
     @property
-    def _expected_draws(self) -> float:
-        """How many draws the budget is good for, replica exchange aside, as far as the speed until now tells."""
+    def _expected_energies(self) -> float:
+        """How many energies the budget is good for, as far as the speed until now tells."""
         settings = self.settings
         expected = settings.max_energies or math.inf
         if settings.time_budget:
-            speed = self._spent / self.seconds if self.step >= STEPS_TO_TELL_SPEED else FIRST_GUESS_OF_SPEED
+            speed = self._spent / self.seconds if self._knows_speed else FIRST_GUESS_OF_SPEED
             expected = min(expected, speed * settings.time_budget)
-        return (1.0 - settings.exchange_share) * expected if self.challengers else expected
+        return expected
+
+    @property
+    def _knows_speed(self) -> bool:
+        return self.step >= STEPS_TO_TELL_SPEED
+
+    @property
+    def _round_of_exchange(self) -> float:
+        """Energies of a round of replica exchange; 0 where the budget is too small for any."""
+        length = self.settings.exchange_share * self._expected_energies / ROUNDS
+        return length if self.challengers and length > LEAST_ROUND else 0.0
+
+    @property
+    def _expected_draws(self) -> float:
+        """How many draws the budget is good for, replica exchange aside."""
+        share = self.settings.exchange_share if self._round_of_exchange else 0.0
+        return (1.0 - share) * self._expected_energies
 
     def counts(self) -> dict[str, int]:
         """What was spent and what went wrong; every energy of training comes with its forces."""
@@ -292,9 +308,10 @@ class Trainer:
         challengers, share = self.challengers, self.settings.exchange_share
         if challengers is None:
             return
-        length = share / (1.0 - share) * self._expected_draws / ROUNDS
+        length = self._round_of_exchange
         is_due = challengers.energies < share * self.energies and self.progress < LAST_ROUND
-        has_gone_on = is_due and length > LEAST_ROUND
+        is_known = self._knows_speed or not self.settings.time_budget  # a round by a guess may take half of the time
+        has_gone_on = is_due and is_known and length > 0.0
         if has_gone_on:
             before = challengers.energies
             challengers.go_on(length)

@@ -12,7 +12,7 @@ from one_torsion import OneTorsion
 
 from boltzgen.training.challengers import BURN_IN, LEAST_ROUND, Challengers
 from boltzgen.training.method import ANNEALED, DATA
-from boltzgen.training.trainer import Trainer, TrainSettings
+from boltzgen.training.trainer import STEPS_TO_TELL_SPEED, Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
 """80,000 draws of the flow: the rounds are as short as they may be."""
@@ -132,3 +132,22 @@ def test_training_ends_early_when_there_is_nothing_left_to_gain(double):
     assert trainer.finished
     assert trainer.energies < 500_000
     assert double.reverse_kl(trainer.result)[0] < 0.02
+
+
+def test_the_first_round_of_a_time_budget_waits_for_the_speed(double):
+    """By a guess of the speed it might take half of the time where energies are slow."""
+    trainer = Trainer(double.target, double.architecture, TrainSettings(None, time_budget=7200.0))
+    steps = iter(range(STEPS_TO_TELL_SPEED))
+    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
+    assert trainer.challengers.energies == 0
+    steps = iter(range(1))
+    trainer.seconds = 600.0  # 10 energies a second
+    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
+    assert trainer.challengers.energies == 0  # too few for a round
+
+
+def test_a_budget_without_exchange_is_all_draws(double):
+    expected = [
+        Trainer(double.target, double.architecture, TrainSettings(n))._expected_draws for n in (1_000_000, 3_000_000)
+    ]
+    assert expected == pytest.approx([1_000_000, 2_000_000])
