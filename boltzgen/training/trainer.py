@@ -295,10 +295,12 @@ class Trainer:
         """Use no more of the budget than what a last phase of small steps takes, where more would not pay.
 
         That is where draws at the target's temperature are worth ``ENOUGH`` of as many independent samples, on average
-        over some steps.
+        over some steps, and the flow lacks no more than the rest of what replica exchange has found, if there is any.
         """
         if self._steps_at_level < STEPS_TO_JUDGE or not self.cooling.finished or self.progress >= LAST_PHASE:
             return
+        if self.challengers and self.challengers.rounds and not self.challengers.missing <= 1.0 - ENOUGH:
+            return  # what the flow never draws it does not miss; NaN as long as there are no structures
         recent = [row["target_ess_fraction"] for row in self.history[-STEPS_TO_JUDGE:]]
         if min(recent) >= 0.9 * ENOUGH and math.fsum(recent) >= ENOUGH * len(recent):
             self.needed = self._used / LAST_PHASE
@@ -318,7 +320,8 @@ class Trainer:
             self.energies += challengers.energies - before
             self.forces += challengers.energies - before
         is_time = has_gone_on or self.step % JUDGE_EVERY == 0
-        if is_time and self.cooling.finished and self._pools and self._steps_at_level:
+        # Before the first refresh the pools are those of the temperature before.
+        if is_time and self.cooling.finished and self._pools and self._steps_at_level > POOL_REFRESH:
             challengers.judge(self.average, self._pools[0].usual)
 
     def _heat(self, level: int) -> float:

@@ -12,7 +12,7 @@ from one_torsion import OneTorsion
 
 from boltzgen.training.challengers import BURN_IN, LEAST_ROUND, Challengers
 from boltzgen.training.method import ANNEALED, DATA
-from boltzgen.training.trainer import STEPS_TO_TELL_SPEED, Trainer, TrainSettings
+from boltzgen.training.trainer import STEPS_TO_JUDGE, STEPS_TO_TELL_SPEED, Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
 """80,000 draws of the flow: the rounds are as short as they may be."""
@@ -151,3 +151,14 @@ def test_a_budget_without_exchange_is_all_draws(double):
         Trainer(double.target, double.architecture, TrainSettings(n))._expected_draws for n in (1_000_000, 3_000_000)
     ]
     assert expected == pytest.approx([1_000_000, 2_000_000])
+
+
+@pytest.mark.parametrize(("missing", "ends"), [(math.nan, False), (0.3, False), (0.001, True)])
+def test_a_training_that_lacks_what_exchange_found_does_not_end_early(double, missing, ends):
+    """Draws of a flow that has lost a well are as good as independent ones of the other."""
+    trainer = Trainer(double.target, double.architecture, TrainSettings(5_000_000))
+    trainer.cooling.level, trainer._steps_at_level = trainer.cooling.levels, STEPS_TO_JUDGE
+    trainer.energies, trainer.history = 1_000_000, STEPS_TO_JUDGE * [{"target_ess_fraction": 0.99}]
+    trainer.challengers.rounds, trainer.challengers.missing = 5, missing
+    trainer._stop_if_enough()
+    assert (trainer.needed < 1.0) == ends
