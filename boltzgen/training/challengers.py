@@ -224,6 +224,9 @@ def _without_failed(exchange: ReplicaExchange) -> Tensor:
     if failed.any():
         sound = order[~failed]
         if not len(sound):
-            raise InputError("replica exchange failed in every walker: the energy has no stable structure.")
+            raise InputError(
+                "replica exchange failed in every walker: the energy has no stable structure. Check the force field, "
+                "or train without: --set train.exchange_share=0 --no-resume."
+            )
         order = torch.where(failed, sound[torch.arange(len(order), device=order.device) % len(sound)], order)
     return walkers.positions[..., order].clone()

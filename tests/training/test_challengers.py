@@ -12,6 +12,7 @@ from one_torsion import OneTorsion
 
 from boltzgen.training.challengers import BURN_IN, LEAST_ROUND, Challengers
 from boltzgen.training.method import ANNEALED, DATA
+from boltzgen.training.replay import Pool
 from boltzgen.training.trainer import STEPS_TO_JUDGE, STEPS_TO_TELL_SPEED, Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
@@ -162,3 +163,17 @@ def test_a_training_that_lacks_what_exchange_found_does_not_end_early(double, mi
     trainer.challengers.rounds, trainer.challengers.missing = 5, missing
     trainer._stop_if_enough()
     assert (trainer.needed < 1.0) == ends
+
+
+def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
+    drawn = []
+
+    def draw(pool, n, rng):
+        drawn.append(n)
+        return draw_of_pool(pool, n, rng)
+
+    draw_of_pool = Pool.draw
+    monkeypatch.setattr(Pool, "draw", draw)
+    trainer = double.train(ANNEALED, **MOSTLY_EXCHANGE)
+    assert trainer.history[-1]["challengers"] > 100
+    assert trainer.replayed == sum(drawn)
