@@ -1,6 +1,6 @@
 """Replica exchange of a prepared run for a given time: positions at the lowest temperature, ladder by ladder.
 
-The engine is the batched one of ``boltzgen.sampling``. Ladders are independent. Each begins on its own structures,
+The engine is the batched one of ``boltzgen.dynamics``. Ladders are independent. Each begins on its own structures,
 conformers from ETKDG with the seed of this run, another one on every rung; what they did in the first share of the time
 is left out.
 """

@@ -135,8 +135,11 @@ def autograd_log_det(atlas: Atlas, label: Tensor, torsions: Tensor, stiff: Tenso
     # Sample k of a batch of equal ones gives row k: the trace is over component k of sample k.
     rows = torch.autograd.grad(x.permute(2, 0, 1).reshape(n_rows, n_rows).trace(), used)
     one = x[..., 0].detach()
-    turn = torch.stack([torch.linalg.cross(axis.expand_as(one), one) for axis in torch.eye(3, dtype=one.dtype)], -1)
+    axes = torch.eye(3, dtype=one.dtype)
+    if len(one) == 2:  # nothing turns about the bond
+        axes = torch.linalg.svd((one[1] - one[0])[None]).Vh[1:]
+    turn = torch.stack([torch.linalg.cross(axis.expand_as(one), one) for axis in axes], -1)
     shift = torch.eye(3, dtype=one.dtype).repeat(len(one), 1)
-    jacobian = torch.cat([shift, turn.reshape(n_rows, 3), *rows], dim=1)
+    jacobian = torch.cat([shift, turn.reshape(n_rows, len(axes)), *rows], dim=1)
     log_images = sum(math.log(rotor.order) for rotor in atlas.zmatrix.rotors)
     return float(torch.linalg.slogdet(jacobian)[1]) + log_images

@@ -51,11 +51,11 @@ KEPT = 2048
 KEEP_EVERY = 5
 """Exchanges between structures of a ladder: 0.5 ps."""
 
-ROUNDS = 20
-"""Rounds over which a share of energies is spent."""
+BURN_IN = 0.2
+"""Share of the energies of exchange whose structures are left out."""
 
-BURN_IN = 4
-"""Rounds whose structures are left out."""
+FEWEST_ROUNDS, MOST_ROUNDS = 20, 100
+"""Rounds over which the energies of exchange are spent: none if not for the fewest of the least length."""
 
 LEAST_ROUND = 4 * KEEP_EVERY * STEPS * LADDERS * RUNGS
 """Energies of the shortest round worth while: 2 ps of each walker."""
@@ -75,6 +75,12 @@ KERNELS = 512
 
 KERNEL_WIDTH = 0.2
 """Radians."""
+
+
+def can_propose(target: Target) -> bool:
+    """Whether there are slow coordinates, rotors aside, that structures of a target could tell."""
+    coordinates = target.coordinates
+    return coordinates.n_torsions > len(coordinates.zmatrix.rotors) or coordinates.n_charts > 1
 
 
 class Challengers:
@@ -98,8 +104,8 @@ class Challengers:
         """Structures that are remembered."""
         return 0 if self._frames is None else len(self._frames)
 
-    def go_on(self, energies: float) -> None:
-        """Spend about so many energies; the first rounds are spent on coming to equilibrium."""
+    def go_on(self, energies: float, *, keep: bool) -> None:
+        """Spend about so many energies, and ``keep`` the structures, or go on towards equilibrium."""
         rng = self._random(self.rounds)
         if self._walkers is None:
             self._walkers = self._start(rng)
@@ -116,14 +122,14 @@ class Challengers:
         n_exchanges = max(KEEP_EVERY, round(energies / (STEPS * LADDERS * RUNGS)))
         kept: list[Tensor] = []
 
-        def keep(frame: Frame) -> None:
+        def remember(frame: Frame) -> None:
             x, energy = frame.at(0)
             kept.append(x[..., torch.isfinite(energy)])
 
-        exchange.run(n_exchanges, steps=STEPS, observer=keep, every=KEEP_EVERY)
+        exchange.run(n_exchanges, steps=STEPS, observer=remember, every=KEEP_EVERY)
         self.energies += self._walkers.shape[-1] * (1 + n_exchanges * STEPS)
         self.rounds += 1
-        if self.rounds > BURN_IN:
+        if keep:
             self._remember(torch.cat(kept, dim=-1))
         self._walkers = _without_failed(exchange)
 
@@ -221,6 +227,9 @@ def _without_failed(exchange: ReplicaExchange) -> Tensor:
     if failed.any():
         sound = order[~failed]
         if not len(sound):
-            raise InputError("replica exchange failed in every walker: the energy has no stable structure.")
+            raise InputError(
+                "replica exchange failed in every walker: the energy has no stable structure. Check the force field, "
+                "or train without: --set train.exchange_share=0 --no-resume."
+            )
         order = torch.where(failed, sound[torch.arange(len(order), device=order.device) % len(sound)], order)
     return walkers.positions[..., order].clone()

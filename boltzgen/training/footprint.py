@@ -8,10 +8,11 @@ import torch
 
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.target import Target
-from boltzgen.training.annealing import Schedule
+from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.gradient import PART_SIZE
 from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import forward_kl, reverse_kl, score
+from boltzgen.training.replay import HOT_CAPACITY
 from boltzgen.training.trainer import REPLAY_CAPACITY
 
 COPIES_OF_WEIGHTS = 6
@@ -44,7 +45,11 @@ def training_memory(
     few, more = (_saved_bytes(generator, single, n, method) for n in _PROBES)
     of_one = (more - few) / (_PROBES[1] - _PROBES[0])
     weights = sum(p.numel() * p.element_size() for p in generator.parameters())
-    replay = 2 * 4 * REPLAY_CAPACITY * (architecture.n_torsions + 4)  # twice, for the pool; a label is two words
+    # All that is remembered, and the pools of two temperatures; a label and the weight of a pool are two words each.
+    hot = HOT_CAPACITY if method.hot_share else 0.0
+    remembered, pooled = 1.0 + Cooling.levels * hot, 1.0 + hot
+    words = remembered * (architecture.n_torsions + 4) + pooled * (architecture.n_torsions + 5)
+    replay = 4 * REPLAY_CAPACITY * words if method.replay else 0.0
     return int(BACKWARD * of_one * batch + COPIES_OF_WEIGHTS * weights + replay)
 
 

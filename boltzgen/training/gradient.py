@@ -67,7 +67,8 @@ class Part:
     """Gradient per parameter of a part of a step, and what came out of its draws.
 
     ``scored`` has all draws, detached; ``own`` those of them that have no uniform coordinate and an energy.
-    ``losses`` are means by name, before their weights. Seconds are of this thread.
+    ``losses`` are means by name, before their weights. Of the n draws challengers led ``n_led``, which replay and data
+    have no part in. Seconds are of this thread.
     """
 
     n: int
@@ -76,6 +77,7 @@ class Part:
     own: Scored | None
     losses: dict[str, float]
     n_failed: int
+    n_led: int
     seconds_energy: float
     seconds_flow: float
 
@@ -89,6 +91,7 @@ class StepGradient:
     own: list[Scored]
     losses: dict[str, float]
     n_failed: int
+    n_led: int
     seconds_energy: float
     seconds_flow: float
 
@@ -106,6 +109,7 @@ class StepGradient:
             own=[part.own for part in parts if part.own],
             losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
             n_failed=sum(part.n_failed for part in parts),
+            n_led=sum(part.n_led for part in parts),
             seconds_energy=sum(part.seconds_energy for part in parts),
             seconds_flow=sum(part.seconds_flow for part in parts),
         )
@@ -193,7 +197,8 @@ class GradientWorkers:
                 loss = loss + method.own * len(own) * label_surrogate(generator, own)
         if method.replay and plan.pools:
             shares = (n - n_hot, n_hot) if len(plan.pools) > 1 else (n,)
-            replayed = Slow.cat([pool.draw(k, rng) for pool, k in zip(plan.pools, shares, strict=True)])
+            drawn_of = zip(plan.pools, shares, strict=True)
+            replayed = Slow.cat([pool.draw(k, rng) for pool, k in drawn_of if k])  # the last few draws have none hot
             losses["forward_kl"] = forward_kl(generator, replayed)
             loss = loss + method.replay * n * losses["forward_kl"]
         if method.data and sources.data:
@@ -210,6 +215,7 @@ class GradientWorkers:
             own.detach() if own else None,
             {name: value.item() for name, value in losses.items()},
             n_failed,
+            n_led,
             clock.energy,
             time.perf_counter() - started - clock.energy,
         )

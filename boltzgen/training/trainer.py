@@ -17,7 +17,7 @@ from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
-from boltzgen.training.challengers import LEAST_ROUND, ROUNDS, Challengers
+from boltzgen.training.challengers import BURN_IN, FEWEST_ROUNDS, LEAST_ROUND, MOST_ROUNDS, Challengers, can_propose
 from boltzgen.training.data import held_out_loss
 from boltzgen.training.gradient import GradientWorkers, Sources, StepGradient, StepPlan
 from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows, shown_figures
@@ -136,7 +136,7 @@ class Trainer:
         self.skipped_steps = self.failed_energies = 0
         self.seconds = self.seconds_energy = self.seconds_flow = self.seconds_exchange = self.seconds_other = 0.0
         self.challengers: Challengers | None = None
-        if self.method.challengers and settings.exchange_share:
+        if self.method.challengers and settings.exchange_share and can_propose(target):
             self.challengers = Challengers(self.target, settings.seed)
         self.best: Best | None = None
         self._pools: tuple[Pool, ...] = ()
@@ -188,14 +188,30 @@ class Trainer:
         return self.cooling.start if self.method.hot_share else self.cooling.final
 
     @property
-    def _expected_draws(self) -> float:
-        """How many draws the budget is good for, replica exchange aside, as far as the speed until now tells."""
+    def _expected_energies(self) -> float:
+        """How many energies the budget is good for, as far as the speed until now tells."""
         settings = self.settings
         expected = settings.max_energies or math.inf
         if settings.time_budget:
-            speed = self._spent / self.seconds if self.step >= STEPS_TO_TELL_SPEED else FIRST_GUESS_OF_SPEED
+            speed = self._spent / self.seconds if self._knows_speed else FIRST_GUESS_OF_SPEED
             expected = min(expected, speed * settings.time_budget)
-        return (1.0 - settings.exchange_share) * expected if self.challengers else expected
+        return expected
+
+    @property
+    def _knows_speed(self) -> bool:
+        return self.step >= STEPS_TO_TELL_SPEED
+
+    @property
+    def _round_of_exchange(self) -> float:
+        """Energies of a round of replica exchange; 0 where the budget is too small for enough of them."""
+        in_all = self.settings.exchange_share * self._expected_energies if self.challengers else 0.0
+        return max(LEAST_ROUND, in_all / MOST_ROUNDS) if in_all >= FEWEST_ROUNDS * LEAST_ROUND else 0.0
+
+    @property
+    def _expected_draws(self) -> float:
+        """How many draws the budget is good for, replica exchange aside."""
+        share = self.settings.exchange_share if self._round_of_exchange else 0.0
+        return (1.0 - share) * self._expected_energies
 
     def counts(self) -> dict[str, int]:
         """What was spent and what went wrong; every energy of training comes with its forces."""
@@ -278,10 +294,12 @@ class Trainer:
         """Use no more of the budget than what a last phase of small steps takes, where more would not pay.
 
         That is where draws at the target's temperature are worth ``ENOUGH`` of as many independent samples, on average
-        over some steps.
+        over some steps, and the flow is thin at no more than the rest of what replica exchange has found.
         """
         if self._steps_at_level < STEPS_TO_JUDGE or not self.cooling.finished or self.progress >= LAST_PHASE:
             return
+        if self.challengers and self.challengers.rounds and not self.challengers.thin <= 1.0 - ENOUGH:
+            return  # what the flow never draws it does not miss; NaN as long as there are no structures
         recent = [row["target_ess_fraction"] for row in self.history[-STEPS_TO_JUDGE:]]
         if min(recent) >= 0.9 * ENOUGH and math.fsum(recent) >= ENOUGH * len(recent):
             self.needed = self._used / LAST_PHASE
@@ -291,16 +309,19 @@ class Trainer:
         challengers, share = self.challengers, self.settings.exchange_share
         if challengers is None:
             return
-        length = share / (1.0 - share) * self._expected_draws / ROUNDS
+        length = self._round_of_exchange
         is_due = challengers.energies < share * self.energies and self.progress < LAST_ROUND
-        has_gone_on = is_due and length > LEAST_ROUND
+        is_known = self._knows_speed or not self.settings.time_budget  # a round by a guess may take half of the time
+        has_gone_on = is_due and is_known and length > 0.0
         if has_gone_on:
             before = challengers.energies
-            challengers.go_on(length)
+            burnt_in = before > BURN_IN * share * self._expected_energies
+            challengers.go_on(length, keep=burnt_in)
             self.energies += challengers.energies - before
             self.forces += challengers.energies - before
         is_time = has_gone_on or self.step % JUDGE_EVERY == 0
-        if is_time and self.cooling.finished and self._pools and self._steps_at_level:
+        # Before the first refresh the pools are those of the temperature before.
+        if is_time and self.cooling.finished and self._pools and self._steps_at_level > POOL_REFRESH:
             challengers.judge(self.average, self._pools[0].log_z)
 
     def _heat(self, level: int) -> float:
@@ -324,8 +345,8 @@ class Trainer:
         self.energies += n
         self.forces += n  # the stiff coordinates always have a gradient through the energy
         self.failed_energies += step.n_failed
-        self.replayed += batch if self._pools else 0
-        self.frames += batch if self.method.data else 0
+        self.replayed += batch - step.n_led if self._pools else 0
+        self.frames += batch - step.n_led if self.method.data else 0
         self.seconds_energy += step.seconds_energy
         self.seconds_flow += step.seconds_flow
         if self.method.replay:

@@ -76,7 +76,7 @@ def test_a_wider_base_than_the_energy_asks_for_shows_as_excess(butane):
     assert quality.spread > 1.8 * quality.harmonic_spread
 
 
-@pytest.mark.parametrize("smiles", ["O", "CC(C)(C)O", "CC#N", "C1CCCCC1"])
+@pytest.mark.parametrize("smiles", ["O", "N#N", "CC(C)(C)O", "CC#N", "C1CCCCC1"])
 def test_fitted_coordinates_are_in_bounds(smiles):
     found = case(smiles)
     quality = judge(found.fitted.coordinates, lambda x: energy(found, x), found.fitted.conformers, n_samples=200)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from one_torsion import OneTorsion
 
-from boltzgen.training.challengers import BURN_IN, LEAST_ROUND, Challengers
+from boltzgen.training.challengers import LEAST_ROUND, Challengers
 from boltzgen.training.method import ANNEALED, DATA
-from boltzgen.training.trainer import Trainer, TrainSettings
+from boltzgen.training.replay import Pool
+from boltzgen.training.trainer import STEPS_TO_JUDGE, STEPS_TO_TELL_SPEED, Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
 """80,000 draws of the flow: the rounds are as short as they may be."""
@@ -35,10 +36,10 @@ def both_sided(double):
     return double.train(ANNEALED, max_energies=200_000).result
 
 
-def challengers_of(target, rounds=BURN_IN + 6):
+def challengers_of(target):
     challengers = Challengers(target.to(torch.float32), seed=0)
-    for _ in range(rounds):
-        challengers.go_on(LEAST_ROUND)
+    for k in range(10):
+        challengers.go_on(LEAST_ROUND, keep=k >= 4)
     return challengers
 
 
@@ -131,3 +132,47 @@ def test_training_ends_early_when_there_is_nothing_left_to_gain(double):
     assert trainer.finished
     assert trainer.energies < 500_000
     assert double.reverse_kl(trainer.result)[0] < 0.02
+
+
+def test_the_first_round_of_a_time_budget_waits_for_the_speed(double):
+    """By a guess of the speed it might take half of the time where energies are slow."""
+    trainer = Trainer(double.target, double.architecture, TrainSettings(None, time_budget=7200.0))
+    steps = iter(range(STEPS_TO_TELL_SPEED))
+    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
+    assert trainer.challengers.energies == 0
+    steps = iter(range(1))
+    trainer.seconds = 600.0  # 10 energies a second
+    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
+    assert trainer.challengers.energies == 0  # too few for a round
+
+
+def test_a_budget_without_exchange_is_all_draws(double):
+    expected = [
+        Trainer(double.target, double.architecture, TrainSettings(n))._expected_draws for n in (1_000_000, 3_000_000)
+    ]
+    assert expected == pytest.approx([1_000_000, 2_000_000])
+
+
+@pytest.mark.parametrize(("thin", "ends"), [(math.nan, False), (0.3, False), (0.001, True)])
+def test_a_training_that_lacks_what_exchange_found_does_not_end_early(double, thin, ends):
+    """Draws of a flow that has lost a well are as good as independent ones of the other."""
+    trainer = Trainer(double.target, double.architecture, TrainSettings(5_000_000))
+    trainer.cooling.level, trainer._steps_at_level = trainer.cooling.levels, STEPS_TO_JUDGE
+    trainer.energies, trainer.history = 1_000_000, STEPS_TO_JUDGE * [{"target_ess_fraction": 0.99}]
+    trainer.challengers.rounds, trainer.challengers.thin = 5, thin
+    trainer._stop_if_enough()
+    assert (trainer.needed < 1.0) == ends
+
+
+def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
+    drawn = []
+
+    def draw(pool, n, rng):
+        drawn.append(n)
+        return draw_of_pool(pool, n, rng)
+
+    draw_of_pool = Pool.draw
+    monkeypatch.setattr(Pool, "draw", draw)
+    trainer = double.train(ANNEALED, **MOSTLY_EXCHANGE)
+    assert trainer.history[-1]["challengers"] > 100
+    assert trainer.replayed == sum(drawn)

@@ -10,6 +10,7 @@ import torch
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.training.footprint import _saved_bytes, training_memory
 from boltzgen.training.method import ANNEALED, DATA, ENERGY
+from boltzgen.training.trainer import REPLAY_CAPACITY
 
 CPU = torch.device("cpu")
 
@@ -42,3 +43,13 @@ def test_each_method_is_estimated_by_what_it_computes(dipeptide_target):
     assert data < annealed  # no energies
     assert 0.5 * annealed < energy < 2.0 * annealed
     assert training_memory(dipeptide_target, architecture, CPU, 1, replace(ANNEALED, spread=1.0)) > 1.2 * annealed
+
+
+def test_what_is_remembered_of_other_temperatures_is_counted(dipeptide_target):
+    architecture = Architecture.of(dipeptide_target.coordinates)
+    all_of_them, one = (
+        training_memory(dipeptide_target, architecture, CPU, 1, method)
+        for method in (ANNEALED, replace(ANNEALED, hot_share=0.0))
+    )
+    draw = torch.int64.itemsize + 4 * (architecture.n_torsions + 2)  # a label; torsions, a heat and a log weight
+    assert all_of_them - one >= 12 * 0.2 * REPLAY_CAPACITY * draw  # a fifth of the draws at twelve temperatures

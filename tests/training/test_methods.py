@@ -98,8 +98,9 @@ def test_weighted_frames_lead_to_the_weighted_ensemble(double):
     assert trainer.frames == trainer.history[-1]["frames"] <= 100_000
 
 
-def test_plain_reverse_kl_misses_the_mode_that_annealing_finds(double):
-    """From a flow that knows the left well alone; the right one holds half of the ensemble."""
+def test_plain_reverse_kl_misses_the_mode_that_annealing_finds():
+    """From a flow that knows the left well alone, behind 24 kT; the right one holds half of the ensemble."""
+    double = OneTorsion((2, 0.0, 30.0))
     one_sided = double.train(DATA, data=double.frames(5000, seed=2, keep=lambda phi: phi < 0)).result
     assert double.share_above_zero(one_sided) < 0.01
     energy, annealed = (double.train(method, start=one_sided) for method in (ENERGY, ANNEALED))
@@ -107,7 +108,7 @@ def test_plain_reverse_kl_misses_the_mode_that_annealing_finds(double):
     assert double.share_above_zero(annealed.result) == pytest.approx(0.5, abs=0.03)
     # ln 2 is what a lost half costs; one per cent in it already takes off 0.06
     assert 0.4 < double.reverse_kl(energy.result)[0] < math.log(2.0) + 0.1
-    assert double.reverse_kl(annealed.result)[0] < 0.1
+    assert double.reverse_kl(annealed.result)[0] < 0.2
 
 
 def test_overfitting_shows_and_the_best_weights_are_taken(single):

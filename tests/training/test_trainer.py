@@ -176,3 +176,11 @@ def test_draws_of_other_temperatures_are_remembered_and_kept_apart(dipeptide_tar
     )
     assert len(pools[0].weights) < REPLAY_CAPACITY * HOT_CAPACITY
     assert heats[-1] == 0.0
+
+
+def test_a_last_batch_of_a_few_draws_is_trained_on(dipeptide_target):
+    """A tenth of it is no draw at a temperature passed before, which multinomial sampling refuses."""
+    trainer = trainer_on(dipeptide_target, max_energies=20_738)
+    assert trainer.run(lambda p: None, lambda: True, lambda: None)
+    assert trainer.history[-1]["batch"] == 2
+    assert trainer.energies == 20_738
