@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -67,8 +67,7 @@ class Part:
     """Gradient per parameter of a part of a step, and what came out of its draws.
 
     ``scored`` has all draws, detached; ``own`` those of them that have no uniform coordinate and an energy.
-    ``losses`` are means by name, before their weights. Of the n draws challengers led ``n_led``, which replay and data
-    have no part in. Seconds are of this thread.
+    ``losses`` are means by name, before their weights. Seconds are of this thread.
     """
 
     n: int
@@ -77,7 +76,6 @@ class Part:
     own: Scored | None
     losses: dict[str, float]
     n_failed: int
-    n_led: int
     seconds_energy: float
     seconds_flow: float
 
@@ -91,7 +89,6 @@ class StepGradient:
     own: list[Scored]
     losses: dict[str, float]
     n_failed: int
-    n_led: int
     seconds_energy: float
     seconds_flow: float
 
@@ -109,10 +106,28 @@ class StepGradient:
             own=[part.own for part in parts if part.own],
             losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
             n_failed=sum(part.n_failed for part in parts),
-            n_led=sum(part.n_led for part in parts),
             seconds_energy=sum(part.seconds_energy for part in parts),
             seconds_flow=sum(part.seconds_flow for part in parts),
         )
+
+
+@dataclass
+class _Work:
+    """A part of a step on the way: its loss, a sum over draws, which has a gradient even if every energy fails."""
+
+    plan: StepPlan
+    rng: torch.Generator
+    clock: Clock
+    loss: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    scored: list[Scored] = field(default_factory=list)
+    own: Scored | None = None
+    n_failed: int = 0
+
+    def add(self, name: str, weight: float, loss: Tensor) -> None:
+        """Add a mean loss by its weight, and remember it."""
+        self.losses[name] = loss
+        self.loss = self.loss + weight * loss
 
 
 class GradientWorkers:
@@ -159,70 +174,71 @@ class GradientWorkers:
 
     def _part(self, job: tuple[StepPlan, int, int]) -> Part:
         plan, n, part = job
-        started, clock = time.perf_counter(), Clock()
-        method, sources, generator = self._method, self._sources, self._generator
-        rng = self._random((*plan.seed, part))
-        loss = 0.0 * self._parameters[0].sum()  # so that there is a gradient even if every energy fails
-        losses: dict[str, Tensor] = {}
-        scored: list[Scored] = []
-        own = None
-        n_failed = 0
+        started, method, sources = time.perf_counter(), self._method, self._sources
+        work = _Work(plan, self._random((*plan.seed, part)), Clock(), 0.0 * self._parameters[0].sum())
         n_led = int(method.challengers * n) if plan.challengers else 0
-        if n_led and plan.challengers:
-            lead = plan.challengers.propose(n_led, rng)
-            led = score_led(generator, self._target, lead, lead.log_prob.new_full((n_led,), plan.heat), rng, clock)
-            scored.append(led.detach())
-            led = led.select(torch.isfinite(led.log_weight))
-            n_failed = n_led - len(led)
-            if len(led):
-                loss = loss + method.own * len(led) * reverse_kl(led)
-        n -= n_led
         n_hot = 0 if plan.hot is None else int(method.hot_share * n)
+        if n_led:
+            self._led(work, n_led)
         if method.own:
-            uniform = broad_choice(n, int(method.broad_share * n), self._broad, rng)
-            hot = torch.arange(n, device=self._device) >= n - n_hot
-            heat = torch.where(hot, plan.hot or 0.0, torch.full((n,), plan.heat, device=self._device))
-            through = method.through_slow
-            drawn = score(generator, self._target, n, rng, uniform, heat, through_slow=through, clock=clock)
-            scored.append(drawn.detach())
-            good = torch.isfinite(drawn.log_weight)
-            n_failed += n - int(good.sum())
-            own = drawn.select(good & (uniform < 0) & ~hot)
-            for group in (own, drawn.select(good & (uniform >= 0)), drawn.select(good & hot)):
-                if len(group):
-                    loss = loss + method.own * len(group) * reverse_kl(group)
-            if len(own):
-                losses["reverse_kl"] = reverse_kl(own) - own.log_weight.median()
-            if len(own) and through and self._target.coordinates.n_charts > 1:
-                loss = loss + method.own * len(own) * label_surrogate(generator, own)
+            self._own(work, n - n_led, n_hot)
         if method.replay and plan.pools:
             shares = (n - n_hot, n_hot) if len(plan.pools) > 1 else (n,)
             drawn_of = zip(plan.pools, shares, strict=True)
-            replayed = Slow.cat([pool.draw(k, rng) for pool, k in drawn_of if k])  # the last few draws have none hot
-            losses["forward_kl"] = forward_kl(generator, replayed)
-            loss = loss + method.replay * n * losses["forward_kl"]
+            replayed = Slow.cat([pool.draw(k, work.rng) for pool, k in drawn_of if k])  # the last few have none hot
+            work.add("forward_kl", method.replay * n, forward_kl(self._generator, replayed))
         if method.data and sources.data:
-            losses["data"] = negative_log_likelihood(generator, sources.data.training.draw(n, rng))
-            loss = loss + method.data * n * losses["data"]
+            frames = sources.data.training.draw(n, work.rng)
+            work.add("data", method.data * n, negative_log_likelihood(self._generator, frames))
         if method.spread and sources.coordinate:
-            losses["spread"] = self._spread(plan, n, rng, sources.coordinate)
-            loss = loss + method.spread * n * losses["spread"]
-        gradients = torch.autograd.grad(loss / plan.batch, self._parameters, materialize_grads=True)
+            work.add("spread", method.spread * n, self._spread(work, n, sources.coordinate))
+        gradients = torch.autograd.grad(work.loss / plan.batch, self._parameters, materialize_grads=True)
         return Part(
-            n + n_led,
+            n,
             list(gradients),
-            scored,
-            own.detach() if own else None,
-            {name: value.item() for name, value in losses.items()},
-            n_failed,
-            n_led,
-            clock.energy,
-            time.perf_counter() - started - clock.energy,
+            work.scored,
+            work.own,
+            {name: value.item() for name, value in work.losses.items()},
+            work.n_failed,
+            work.clock.energy,
+            time.perf_counter() - started - work.clock.energy,
         )
 
-    def _spread(self, plan: StepPlan, n: int, rng: torch.Generator, coordinate: ReactionCoordinate) -> Tensor:
+    def _led(self, work: _Work, n: int) -> None:
+        """Draws whose slow coordinates challengers propose."""
+        assert work.plan.challengers
+        lead = work.plan.challengers.propose(n, work.rng)
+        heat = lead.log_prob.new_full((n,), work.plan.heat)
+        self._learn_stiff(work, score_led(self._generator, self._target, lead, heat, work.rng, work.clock))
+
+    def _own(self, work: _Work, n: int, n_hot: int) -> None:
+        """Draws of the flow: first those with a uniform coordinate, last the hot ones."""
+        uniform = broad_choice(n, int(self._method.broad_share * n), self._broad, work.rng)
+        hot = torch.arange(n, device=self._device) >= n - n_hot
+        heat = torch.where(hot, work.plan.hot or 0.0, torch.full((n,), work.plan.heat, device=self._device))
+        through = self._method.through_slow
+        drawn = score(self._generator, self._target, n, work.rng, uniform, heat, through_slow=through, clock=work.clock)
+        own, _, _ = self._learn_stiff(work, drawn, (uniform < 0) & ~hot, uniform >= 0, hot)
+        work.own = own.detach()
+        if len(own):
+            work.losses["reverse_kl"] = reverse_kl(work.own) - work.own.log_weight.median()
+        if len(own) and through and self._target.coordinates.n_charts > 1:
+            work.loss = work.loss + self._method.own * len(own) * label_surrogate(self._generator, own)
+
+    def _learn_stiff(self, work: _Work, drawn: Scored, *groups: Tensor) -> list[Scored]:
+        """Add the reverse KL of draws, of each group by itself; returns the groups, less those that have no energy."""
+        good = torch.isfinite(drawn.log_weight)
+        parts = [drawn.select(good & group) for group in groups] or [drawn.select(good)]
+        for part in parts:
+            if len(part):
+                work.loss = work.loss + self._method.own * len(part) * reverse_kl(part)
+        work.scored.append(drawn.detach())
+        work.n_failed += len(drawn) - int(good.sum())
+        return parts
+
+    def _spread(self, work: _Work, n: int, coordinate: ReactionCoordinate) -> Tensor:
         """How unevenly fresh draws lie along a reaction coordinate, with a gradient through all coordinates."""
-        latent = self._generator.sample(n, rng, torch.full((n,), plan.heat, device=self._device))
+        latent = self._generator.sample(n, work.rng, torch.full((n,), work.plan.heat, device=self._device))
         x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
         return spread_loss(coordinate.values(x), coordinate)
 

@@ -345,8 +345,8 @@ class Trainer:
         self.energies += n
         self.forces += n  # the stiff coordinates always have a gradient through the energy
         self.failed_energies += step.n_failed
-        self.replayed += batch - step.n_led if self._pools else 0
-        self.frames += batch - step.n_led if self.method.data else 0
+        self.replayed += batch if self._pools else 0
+        self.frames += batch if self.method.data else 0
         self.seconds_energy += step.seconds_energy
         self.seconds_flow += step.seconds_flow
         if self.method.replay:
