@@ -104,7 +104,10 @@ def sample_text(summary: Mapping[str, Any]) -> str:
         f"sampled       {summary['n_samples']:,} in {summary['seconds']:.0f} s, seed {summary['seed']}, "
         f"{summary['n_failed']} failed"
     ]
-    inner, refine = summary.get("inner", 1), summary.get("refine", 0)  # files of older versions have neither
+    inner, refine = summary["inner"], summary["refine"]
+    if len(summary["drawn_at"]) > 1:
+        shares = ", ".join(f"{100 * share:.0f} % at {float(t):.0f} K" for t, share in summary["drawn_at"].items())
+        lines.append(f"drawn         {shares}: the weights are those of the mixture")
     if inner > 1 or refine:
         behind = [f"mean of {inner} redraws"] if inner > 1 else []
         behind += [f"{refine} bridges, {100 * summary['acceptance']:.0f} % of moves accepted"] if refine else []

@@ -188,6 +188,21 @@ def test_redraws_and_bridges_go_through_shards_files_and_reweighting(run, folder
     assert shell("reweight", "better.run", "--force", cwd=folder).returncode == 4  # shards of two estimators
 
 
+def test_samples_of_several_temperatures_go_through_files_and_reweighting(run, folder):
+    copy = folder / "mixed.run"
+    shutil.copytree(run, copy)
+    several = ("--temperature", 300, "--temperature", 400)
+    drawn = shell("sample", "mixed.run", "-n", 500, *several, "--force", "--json", cwd=folder)
+    assert json.loads(drawn.stdout)["drawn_at"] == {"300": 0.5, "400": 0.5}
+    answer = json.loads(shell("reweight", "mixed.run", *several, "--force", "--json", cwd=folder).stdout)
+    alone = json.loads(shell("reweight", run, *several, "--force", "--json", cwd=folder).stdout)
+    hot, hot_alone = (a["temperatures"]["400"]["ess"] / a["n_samples"] for a in (answer, alone))
+    assert hot > 2.0 * hot_alone  # half of the draws are made there
+    for refused in (("--temperature", 299), ("--temperature", 601), ("--temperature", 400, "--inner", 2)):
+        result = shell("sample", "mixed.run", *refused, "--force", cwd=folder)
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+
+
 def test_stopped_training_goes_on_from_its_checkpoint(run, folder):
     arguments = ("train", PDB, "-o", "stop.run", "--set", "train.max_energies=400000", *TINY[2:])
     process = subprocess.Popen(
