@@ -36,8 +36,8 @@ Ensemble = tuple[Mapping[str, np.ndarray], np.ndarray]
 """Torsions by name, and the weight of each frame."""
 
 
-def check(folder: Folder, training: Record, ladders: Ladders, seed: int) -> Record:
-    """All checks of one training, as a line of the results."""
+def check(folder: Folder, training: Record, ladders: Ladders | None, seed: int) -> Record:
+    """All checks of one training, as a line of the results; without ladders, none of exchange in the same time."""
     name, system = training["name"], training["system"]
     generator = boltzgen.load(folder.trained(name))
     angles, log_w = load_samples(folder.samples(name))
@@ -62,7 +62,7 @@ def check(folder: Folder, training: Record, ladders: Ladders, seed: int) -> Reco
         "phi_positive": [_row(row) for row in rows if row.title.endswith(POSITIVE_PHI)],
         "worst_population": _row(worst) if worst else None,
         "n_populations": len(scored),
-        "exchange": same_time(folder, training, reference, several, others, ladders, seed),
+        "exchange": same_time(folder, training, reference, several, others, ladders, seed) if ladders else None,
     }
 
 

@@ -72,9 +72,10 @@ def _checked(check: Record, training: Record) -> tuple[str, ...]:
         if phi
         else "-"
     )
-    slow = _farthest([row for row in exchange["populations"] if row["title"] != "largest"])
-    largest = next((row for row in exchange["populations"] if row["title"] == "largest"), None)
-    theirs = [f"{exchange['tv']:.4f}"]
+    populations = exchange["populations"] if exchange else []
+    slow = _farthest([row for row in populations if row["title"] != "largest"])
+    largest = next((row for row in populations if row["title"] == "largest"), None)
+    theirs = [f"{exchange['tv']:.4f}"] if exchange else ["-"]
     theirs += [f"{_number(slow['value'], slow['error'])}{_z(slow)}"] if slow else []
     theirs += [f"{largest['effective']:.0f}"] if largest else []
     excess = lost["worst"][0]["excess"] if lost["worst"] else np.nan

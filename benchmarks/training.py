@@ -75,12 +75,14 @@ def run_check(options: argparse.Namespace) -> None:
     folder = Folder.of(options.run)
     for training in folder.records("training").values():
         if training["system"] == options.run.stem and options.label in (None, training["label"]):
-            record = check(folder, training, Ladders(options.ladders), CHECK_SEED)
+            ladders = Ladders(options.ladders) if options.same_time else None
+            record = check(folder, training, ladders, CHECK_SEED)
             folder.append(record)
             lost = record["lost"]
+            theirs = f"; replica exchange {record['exchange']['tv']:.4f}" if ladders else ""
             print(
                 f"{record['name']}: {lost['n_lost']} of {lost['n_states']} states lost, TV {record['tv']['value']:.4f} "
-                f"(floor {record['tv']['floor']:.4f}; replica exchange {record['exchange']['tv']:.4f})"
+                f"(floor {record['tv']['floor']:.4f}{theirs})"
             )
 
 
@@ -126,6 +128,7 @@ def parse() -> argparse.Namespace:
     reference.add_argument("-o", "--output", type=Path)
     checks = command("check", run_check, "run")
     checks.add_argument("--label", help="only trainings of this label")
+    checks.add_argument("--no-same-time", dest="same_time", action="store_false", help="no exchange of the same time")
     command("report", run_report, "folder")
     ablation = command("ablate", run_ablate, "run")
     ablation.add_argument("--seconds", type=float, required=True, help="of each training")
