@@ -209,11 +209,11 @@ REFINE = Flag(
 DRAWN_AT = Flag(
     "drawn_at",
     ("--temperature",),
-    "Temperature to draw at, in kelvin; may be repeated: all draws have one density, and can be reweighted to each.",
+    "Temperature to draw at, in kelvin; may be repeated: all draws have one density, and can be reweighted to each. "
+    "Without it: that of the ensemble.",
     SAMPLING,
     key="sample.temperatures",
     metavar="K",
-    default="that of the ensemble",
     kind=list[float],
 )
 SHARD = Flag("shard", ("--shard",), "Draw only part i of N (1-based).", SAMPLING, key="sample.shard", metavar="i/N")

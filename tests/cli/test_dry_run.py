@@ -56,7 +56,7 @@ def test_the_plan_of_a_peptide_is_printed_for_people(folder):
         "CNC(=O)[C@H](C)NC(C)=O",
         "ff14SB + obc2 (residue templates match), 300 K",
         "2 slow torsions, 3 symmetric rotors (symmetry number 27), 55 stiff",
-        "273,728 parameters",
+        "274,752 parameters",
         "600,000 energies on",
         "alanine_dipeptide.run/representatives.pdb",
     ):
