@@ -86,3 +86,8 @@ def torsion_inverse(phi: Tensor, center: Tensor, width: Tensor) -> Tensor:
 def wrap(angle: Tensor) -> Tensor:
     """The angle modulo 2π in [−π, π)."""
     return torch.remainder(angle + math.pi, 2.0 * math.pi) - math.pi
+
+
+def random_circles(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tensor:
+    """Uniform angles in [−π, π), of the type and on the device of ``like``."""
+    return 2.0 * math.pi * torch.rand(shape, generator=rng, dtype=like.dtype, device=like.device) - math.pi

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from boltzgen.coordinates.atlas import Atlas
+from boltzgen.coordinates.charts import random_circles
 from boltzgen.flow.coupling import AffineHead, Perceptron, StiffCoupling, TorsionFlow, circle_features
 
 
@@ -200,10 +201,7 @@ class Generator(nn.Module):
         return label[:, 0], log_labels.gather(1, label)[:, 0]
 
     def _sample_circles(self, n: int, generator: torch.Generator) -> Tensor:
-        like = next(self.parameters())
-        shape = (n, self.architecture.n_torsions)
-        circles = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-        return 2.0 * math.pi * circles - math.pi
+        return random_circles((n, self.architecture.n_torsions), next(self.parameters()), generator)
 
     def _no_heat(self, n: int) -> Tensor:
         return next(self.parameters()).new_zeros(n)

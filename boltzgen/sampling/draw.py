@@ -12,6 +12,7 @@ import torch
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Slow
+from boltzgen.random_streams import random_streams
 from boltzgen.sampling.estimator import Estimator
 from boltzgen.target import Target
 
@@ -61,8 +62,10 @@ class BoltzmannGenerator:
         self.device = torch.device(device)
         self.target = target.to(torch.float64, self.device)
         self.flow = flow.to(self.device, torch.float64).requires_grad_(False)
-        shares = torch.tensor(list((temperatures or {target.temperature: 1.0}).values()), dtype=torch.float64)
-        kelvin = torch.tensor(list(temperatures or {target.temperature: 1.0}), dtype=torch.float64)
+        temperatures = temperatures or {target.temperature: 1.0}
+        kelvin, shares = (
+            torch.tensor(list(values), dtype=torch.float64) for values in (temperatures, temperatures.values())
+        )
         self._heats = (kelvin / target.temperature).log().to(self.device)
         self._shares = (shares / shares.sum()).to(self.device)
 
@@ -91,7 +94,7 @@ class BoltzmannGenerator:
             raise InputError(f"{inner} redraws of each sample were asked for. Ask for at least one.")
         if refine < 0:
             raise InputError(f"a refinement over {refine} steps was asked for. Ask for none, or more.")
-        rng, pilot = self._random_streams(seed)
+        rng, pilot = random_streams(seed, 2, self.device)  # that of the samples, and of what is tuned before them
         estimator = None
         if inner > 1 or refine:
             estimator = Estimator(self.target, self.flow, inner, refine, pilot)
@@ -144,11 +147,6 @@ class BoltzmannGenerator:
             at_heat = replace(slow, heat=heat.expand(len(stiff)))
             parts.append(share.log() + self.flow.log_prob(at_heat, stiff))
         return torch.logsumexp(torch.stack(parts), dim=0)
-
-    def _random_streams(self, seed: int | list[int]) -> list[torch.Generator]:
-        """That of the samples, and that of whatever is tuned before them."""
-        states = np.random.SeedSequence(seed).generate_state(2, np.uint64)
-        return [torch.Generator(self.device).manual_seed(int(state >> 1)) for state in states]
 
     @torch.no_grad()
     def log_prob(self, positions: np.ndarray) -> np.ndarray:

@@ -14,22 +14,22 @@ dwells in rare states.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from boltzgen.coordinates.charts import wrap
+from boltzgen.coordinates.charts import random_circles, wrap
 from boltzgen.coordinates.locate import locate
 from boltzgen.dynamics.langevin import repartition_hydrogen_masses
 from boltzgen.dynamics.minimise import minimise
 from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Lead, Slow
+from boltzgen.random_streams import random_streams
 from boltzgen.target import Target
-from boltzgen.training.data import LatentFrames
 
 LADDERS = 8
 RUNGS = 4
@@ -83,30 +83,60 @@ def can_propose(target: Target) -> bool:
     return coordinates.n_torsions > len(coordinates.zmatrix.rotors) or coordinates.n_charts > 1
 
 
+@dataclass(frozen=True)
+class Structures:
+    """Latents of n structures at the target's temperature, ``log_det`` of the map to positions, and u, ``(n,)``."""
+
+    slow: Slow
+    stiff: Tensor
+    log_det: Tensor
+    u: Tensor
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    @classmethod
+    def latest(cls, parts: Sequence[Structures], most: int) -> Structures:
+        """Parts one after the other, the last ``most`` of all."""
+        columns = ("stiff", "log_det", "u")
+        joined = (torch.cat([getattr(part, name) for part in parts])[-most:] for name in columns)
+        return cls(Slow.cat([part.slow for part in parts]).map(lambda column: column[-most:]), *joined)
+
+    def to_tree(self) -> dict[str, Any]:
+        """Nested arrays, to be stored."""
+        columns = {name: getattr(self, name).cpu().numpy() for name in ("stiff", "log_det", "u")}
+        return {"slow": self.slow.to_tree(), **columns}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], device: torch.device | str) -> Structures:
+        """Build from what :meth:`to_tree` returned."""
+        columns = (torch.as_tensor(tree[name], device=device) for name in ("stiff", "log_det", "u"))
+        return cls(Slow.from_tree(tree["slow"], device), *columns)
+
+
 class Challengers:
     """Ladders of replica exchange that go on in rounds, and their latest structures at the target's temperature."""
 
     def __init__(self, target: Target, seed: int) -> None:
         """``target`` in the precision and on the device of the training."""
         self.target, self.seed = target, seed
-        self.energies = self.rounds = self.outside = 0
+        self.energies = self.rounds = 0
         self.thin = math.nan
         self._n_leading = target.coordinates.n_torsions - len(target.coordinates.zmatrix.rotors)
         self._device = target.coordinates.charts[0].device
         self._masses = _masses(target)
         self._temperatures = geometric_temperatures(target.temperature, HOTTEST * target.temperature, RUNGS)
         self._walkers: Tensor | None = None
-        self._frames: LatentFrames | None = None
-        self._u: Tensor | None = None
+        self._structures: Structures | None = None
 
     @property
     def n_structures(self) -> int:
         """Structures that are remembered."""
-        return 0 if self._frames is None else len(self._frames)
+        return 0 if self._structures is None else len(self._structures)
 
     def go_on(self, energies: float, *, keep: bool) -> None:
         """Spend about so many energies, and ``keep`` the structures, or go on towards equilibrium."""
-        rng = self._random(self.rounds)
+        [rng] = random_streams((self.seed, 1, self.rounds), 1, self._device)
         if self._walkers is None:
             self._walkers = self._start(rng)
         exchange = ReplicaExchange(
@@ -135,8 +165,8 @@ class Challengers:
 
     def propose(self, n: int, rng: torch.Generator) -> Lead:
         """Draw labels and the torsions that are no rotors from a kernel density of the structures."""
-        assert self._frames is not None
-        slow, m = self._frames.slow, self._n_leading
+        assert self._structures is not None
+        slow, m = self._structures.slow, self._n_leading
         some = torch.randint(len(slow.label), (KERNELS,), generator=rng, device=self._device)
         label, centres = slow.label[some], slow.torsions[some, :m]
         chosen = torch.randint(KERNELS, (n,), generator=rng, device=self._device)
@@ -150,12 +180,12 @@ class Challengers:
     @torch.no_grad()
     def judge(self, generator: Generator, log_z: float) -> None:
         """Find at what share of the structures a flow is thin, given ln Z."""
-        if self._frames is None or self._u is None:
+        if self._structures is None:
             return
-        frames = self._frames
-        chunks = torch.arange(len(frames), device=self._device).split(CHUNK)
-        log_prob = torch.cat([generator.log_prob(frames.slow[rows], frames.stiff[rows]) for rows in chunks])
-        excess = (frames.log_det - self._u - log_prob).double() - log_z
+        all_of = self._structures
+        chunks = torch.arange(len(all_of), device=self._device).split(CHUNK)
+        log_prob = torch.cat([generator.log_prob(all_of.slow[rows], all_of.stiff[rows]) for rows in chunks])
+        excess = (all_of.log_det - all_of.u - log_prob).double() - log_z
         self.thin = (excess > THIN).double().mean().item()
 
     def _start(self, rng: torch.Generator) -> Tensor:
@@ -163,10 +193,7 @@ class Challengers:
         atlas, n = self.target.coordinates, LADDERS * RUNGS
         like = torch.empty(0, dtype=atlas.charts[0].dtype, device=self._device)
         label = torch.randint(atlas.n_charts, (n,), generator=rng, device=self._device)
-        torsions = (
-            2.0 * math.pi * torch.rand((n, atlas.n_torsions), generator=rng, dtype=like.dtype, device=like.device)
-            - math.pi
-        )
+        torsions = random_circles((n, atlas.n_torsions), like, rng)
         x, _ = atlas.to_cartesian(label, torsions, like.new_zeros(n, atlas.n_stiff))
         relaxed = minimise(self.target.potential, x, max_steps=RELAXATION)
         self.energies += n * (1 + relaxed.n_steps)
@@ -174,40 +201,28 @@ class Challengers:
 
     def _remember(self, x: Tensor) -> None:
         located = locate(self.target.coordinates, x)
-        self.outside += int((~located.inside).sum())
-        slow = Slow(located.label, located.torsions)
-        ones = torch.ones(len(slow.label), dtype=torch.float64, device=x.device)
-        new = LatentFrames(slow, located.stiff, located.log_det, ones)
         u = self.target.reduced_potential(x[..., located.inside])
         self.energies += len(u)
-        if self._frames is not None and self._u is not None:
-            new, u = LatentFrames.cat([self._frames, new]), torch.cat([self._u, u])
-        latest = torch.arange(len(u), device=u.device)[-KEPT:]
-        self._frames, self._u = new.select(latest), u[latest]
-
-    def _random(self, stream: int) -> torch.Generator:
-        state = np.random.SeedSequence((self.seed, 1, stream)).generate_state(1, np.uint64)[0]
-        return torch.Generator(self._device).manual_seed(int(state >> 1))
+        new = Structures(Slow(located.label, located.torsions), located.stiff, located.log_det, u)
+        self._structures = Structures.latest([new] if self._structures is None else [self._structures, new], KEPT)
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""
-        counts = {"energies": self.energies, "rounds": self.rounds, "outside": self.outside}
-        walkers = None if self._walkers is None else self._walkers.cpu().numpy()
-        frames = None
-        if self._frames is not None and self._u is not None:
-            frames = {**self._frames.to_tree(), "u": self._u.cpu().numpy()}
-        return {**counts, "thin": self.thin, "walkers": walkers, "frames": frames}
+        return {
+            "energies": self.energies,
+            "rounds": self.rounds,
+            "thin": self.thin,
+            "walkers": None if self._walkers is None else self._walkers.cpu().numpy(),
+            "structures": None if self._structures is None else self._structures.to_tree(),
+        }
 
     def load_tree(self, tree: Mapping[str, Any]) -> None:
         """Go on from what :meth:`to_tree` returned."""
-        device = self._device
-        self.energies, self.rounds, self.outside = (int(tree[name]) for name in ("energies", "rounds", "outside"))
-        self.thin = tree["thin"]
+        self.energies, self.rounds, self.thin = int(tree["energies"]), int(tree["rounds"]), tree["thin"]
         if tree["walkers"] is not None:
-            self._walkers = torch.as_tensor(tree["walkers"], device=device)
-        if tree["frames"] is not None:
-            self._frames = LatentFrames.from_tree(tree["frames"], device)
-            self._u = torch.as_tensor(tree["frames"]["u"], device=device)
+            self._walkers = torch.as_tensor(tree["walkers"], device=self._device)
+        if tree["structures"] is not None:
+            self._structures = Structures.from_tree(tree["structures"], self._device)
 
 
 def _masses(target: Target) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,25 +43,6 @@ class LatentFrames:
         index = torch.multinomial(self.weights, n, replacement=True, generator=rng)
         even = torch.full_like(self.weights[:1], 1.0 / n).expand(n)
         return LatentFrames(self.slow[index], self.stiff[index], self.log_det[index], even)
-
-    @classmethod
-    def cat(cls, parts: Sequence[LatentFrames]) -> LatentFrames:
-        """Parts one after the other, with weights that sum to 1."""
-        stiff, log_det, weights = (
-            torch.cat([getattr(p, name) for p in parts]) for name in ("stiff", "log_det", "weights")
-        )
-        return cls(Slow.cat([part.slow for part in parts]), stiff, log_det, weights / weights.sum())
-
-    def to_tree(self) -> dict[str, Any]:
-        """Nested arrays, to be stored."""
-        columns = {name: getattr(self, name).cpu().numpy() for name in ("stiff", "log_det", "weights")}
-        return {"slow": self.slow.to_tree(), **columns}
-
-    @classmethod
-    def from_tree(cls, tree: Mapping[str, Any], device: torch.device | str) -> LatentFrames:
-        """Build from what :meth:`to_tree` returned."""
-        columns = (torch.as_tensor(tree[name], device=device) for name in ("stiff", "log_det", "weights"))
-        return cls(Slow.from_tree(tree["slow"], device), *columns)
 
     @property
     def ess(self) -> float:

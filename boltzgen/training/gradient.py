@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Slow
+from boltzgen.random_streams import random_streams
 from boltzgen.target import Target
 from boltzgen.training.challengers import Challengers
 from boltzgen.training.data import DataSet, negative_log_likelihood
@@ -175,7 +175,8 @@ class GradientWorkers:
     def _part(self, job: tuple[StepPlan, int, int]) -> Part:
         plan, n, part = job
         started, method, sources = time.perf_counter(), self._method, self._sources
-        work = _Work(plan, self._random((*plan.seed, part)), Clock(), 0.0 * self._parameters[0].sum())
+        [rng] = random_streams((*plan.seed, part), 1, self._device)
+        work = _Work(plan, rng, Clock(), 0.0 * self._parameters[0].sum())
         n_led = int(method.challengers * n) if plan.challengers else 0
         n_hot = 0 if plan.hot is None else int(method.hot_share * n)
         if n_led:
@@ -241,7 +242,3 @@ class GradientWorkers:
         latent = self._generator.sample(n, work.rng, torch.full((n,), work.plan.heat, device=self._device))
         x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
         return spread_loss(coordinate.values(x), coordinate)
-
-    def _random(self, seed: tuple[int, ...]) -> torch.Generator:
-        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-        return torch.Generator(self._device).manual_seed(int(state >> 1))

@@ -61,9 +61,6 @@ class Replay:
         self._capacity = capacity
         self._rungs: dict[float, deque[tuple[Slow, Tensor]]] = {}
 
-    def __len__(self) -> int:
-        return sum(map(_size, self._rungs.values()))
-
     def add(self, scored: Scored) -> None:
         """Remember a batch of detached draws; those whose weight is not finite are left out."""
         good = scored.select(torch.isfinite(scored.log_weight))

@@ -52,7 +52,7 @@ def test_a_flow_is_thin_in_a_lost_well_and_not_in_a_known_one(double, challenger
     challengers.judge(both_sided, double.log_z)
     assert challengers.thin < 0.02
     challengers.judge(one_sided, double.log_z)
-    torsions = challengers._frames.slow.torsions[:, 0]
+    torsions = challengers._structures.slow.torsions[:, 0]
     share = (torsions > 0).double().mean().item()
     assert 0.2 < share < 0.8  # random torsions begin in both
     assert challengers.thin == pytest.approx(share, abs=0.05)
@@ -79,7 +79,7 @@ def test_proposals_have_their_density(challengers):
 
 def test_structures_are_of_the_temperature_of_the_target(double, challengers):
     """⟨u⟩ against exact draws: both wells are alike, so the barrier between them does not matter."""
-    u = challengers._u.double()
+    u = challengers._structures.u.double()
     exact = double.target.reduced_potential(double.draw(20_000, seed=5))
     error = 2.0 * u.std().item() / len(u) ** 0.5  # structures 0.5 ps apart are correlated
     assert abs(u.mean().item() - exact.mean().item()) < 4.0 * error
