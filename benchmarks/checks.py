@@ -6,17 +6,22 @@ lost states
 TV
     Total variation of histograms with ``BINS`` bins of each angle, averaged over the Ramachandran planes or, where
     there are none, over the torsions. The floor is what a perfect flow would show: half the distance between halves of
-    the reference made of different ladders, and half of that between halves of the samples, in quadrature.
+    the reference made of different ladders, and half of that between halves of the samples, in quadrature. The smoothed
+    one is that of the histograms after a Gaussian of ``SMOOTHING`` bins: noise of single bins counts less.
+replica exchange
+    Of the same time; or the long one itself, its effective samples scaled to that time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from compare import Compared, Partition, compared, cuts_for, joint_states, partitions
 from exchange import Ladders, Trajectory, exchange, reference_of
 from reference import Reference, ring_torsions
+from scipy.ndimage import gaussian_filter
 from states import Cut, joint
 from trained import Folder, Record, load_samples
 
@@ -26,6 +31,7 @@ from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.weights import normalized_weights
 
 BINS = 36
+SMOOTHING = 1.0
 LEAST_SHARE = 0.01
 LOST = 3.0
 """Nats by which the median weight of a state may exceed the mean."""
@@ -59,10 +65,13 @@ def check(folder: Folder, training: Record, ladders: Ladders | None, seed: int) 
         "reference": {"ladders": len(reference.outside), **_cost(trajectory), "left_out": reference.left_out()},
         "lost": lost_states(generator, training["log_z"], states, reference, trajectory.positions),
         "tv": {"bins": BINS, **total_variation(angles, log_w, reference)},
+        "smoothed_tv": {"bins": BINS, "smoothing": SMOOTHING, **total_variation(angles, log_w, reference, SMOOTHING)},
         "phi_positive": [_row(row) for row in rows if row.title.endswith(POSITIVE_PHI)],
         "worst_population": _row(worst) if worst else None,
         "n_populations": len(scored),
-        "exchange": same_time(folder, training, reference, several, others, ladders, seed) if ladders else None,
+        "exchange": same_time(folder, training, reference, several, others, ladders, seed)
+        if ladders or _same_time(folder, training, seed).exists()
+        else scaled(training, reference, trajectory, several),
     }
 
 
@@ -100,16 +109,18 @@ def planes(torsions: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:
     return pairs or [(name,) for name in torsions]
 
 
-def total_variation(angles: Mapping[str, np.ndarray], log_w: np.ndarray, reference: Reference) -> Record:
-    """TV of a weighted ensemble and a reference, with its floor."""
+def total_variation(
+    angles: Mapping[str, np.ndarray], log_w: np.ndarray, reference: Reference, smoothing: float = 0.0
+) -> Record:
+    """TV of a weighted ensemble and a reference, with its floor; ``smoothing`` in bins."""
     kept, weights = (reference.outside == 0).astype(float), normalized_weights(log_w)
     half, ladders = np.arange(len(weights)) % 2 == 0, np.arange(len(kept))[:, None] % 2 == 0
     series = reference.torsions
     chosen = planes(series)
-    value = _mean_distance(chosen, (angles, weights), (series, kept))
+    value = _mean_distance(chosen, (angles, weights), (series, kept), smoothing)
     noise = (
-        _mean_distance(chosen, (series, kept * ladders), (series, kept * ~ladders)),
-        _mean_distance(chosen, (angles, weights * half), (angles, weights * ~half)),
+        _mean_distance(chosen, (series, kept * ladders), (series, kept * ~ladders), smoothing),
+        _mean_distance(chosen, (angles, weights * half), (angles, weights * ~half), smoothing),
     )
     of = "Ramachandran" if len(chosen[0]) == 2 else "torsions"
     return {"of": of, "value": value, "floor": float(0.5 * np.hypot(*noise))}
@@ -121,18 +132,17 @@ def same_time(
     reference: Reference,
     cuts: list[Cut],
     others: list[Cut],
-    ladders: Ladders,
+    ladders: Ladders | None,
     seed: int,
 ) -> Record:
     """Replica exchange with the seconds and threads of the training and its samples, against the long reference.
 
     Trainings of nearly the same time (two digits) share one.
     """
-    run, threads = folder.path / f"{training['system']}.run", max(1, training["threads"])
-    seconds = float(f"{training['training_seconds'] + training['sampling_seconds']:.2g}")
-    path = folder.path / "trained" / f"{training['system']}-exchange-{seconds:g}s-{threads}-{seed}.npz"
-    if not path.exists():
-        trajectory = exchange(run, ladders, seconds, seed, threads)
+    path = _same_time(folder, training, seed)
+    if ladders and not path.exists():
+        run = folder.path / f"{training['system']}.run"
+        trajectory = exchange(run, ladders, _rounded(_seconds(training)), seed, max(1, training["threads"]))
         trajectory.save(path, reference_of(run, trajectory))
     short, trajectory = Reference.load(path), Trajectory.load(path)
     weights = (short.outside == 0).astype(float)
@@ -150,6 +160,30 @@ def same_time(
         "tv": _mean_distance(chosen, (short.torsions, weights), (reference.torsions, kept)),
         "populations": rows,
     }
+
+
+def scaled(training: Record, reference: Reference, trajectory: Trajectory, cuts: list[Cut]) -> Record | None:
+    """Effective samples of the long replica exchange, on one thread, for as many core seconds as the flow had."""
+    if not cuts:
+        return None
+    _, [labels] = joint([cut(reference.torsions) for cut in cuts])
+    value, error = reference.population(labels == np.bincount(labels[reference.outside == 0]).argmax())
+    ratio = max(1, training["threads"]) * _seconds(training) / trajectory.seconds
+    return {"scaled_by": ratio, "effective": ratio * value * (1.0 - value) / error**2}
+
+
+def _same_time(folder: Folder, training: Record, seed: int) -> Path:
+    """The file of a replica exchange of the same time."""
+    seconds, threads = _rounded(_seconds(training)), max(1, training["threads"])
+    return folder.path / "trained" / f"{training['system']}-exchange-{seconds:g}s-{threads}-{seed}.npz"
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.2g}")
+
+
+def _seconds(training: Record) -> float:
+    return training["training_seconds"] + training["sampling_seconds"]
 
 
 def _against(title: str, mask: np.ndarray, short: Reference, seen: np.ndarray, reference: Reference) -> Record:
@@ -188,8 +222,10 @@ def _row(row: Compared) -> Record:
     }
 
 
-def _mean_distance(chosen: list[tuple[str, ...]], a: Ensemble, b: Ensemble) -> float:
-    return float(np.mean([0.5 * np.abs(_histogram(names, *a) - _histogram(names, *b)).sum() for names in chosen]))
+def _mean_distance(chosen: list[tuple[str, ...]], a: Ensemble, b: Ensemble, smoothing: float = 0.0) -> float:
+    differences = (_histogram(names, *a) - _histogram(names, *b) for names in chosen)
+    smooth = (gaussian_filter(difference, smoothing, mode="wrap") for difference in differences)
+    return float(np.mean([0.5 * np.abs(difference).sum() for difference in smooth]))
 
 
 def _histogram(names: tuple[str, ...], torsions: Mapping[str, np.ndarray], weights: np.ndarray) -> np.ndarray:

@@ -13,7 +13,15 @@ from trained import Folder, Record, positive_phi
 
 COLUMNS = (
     *("system", "settings", "seed", "energies (exchange)", "forces", "gradient samples", "seconds", "threads"),
-    *("ESS (%)", "without 1 / 10 / 100", "marginal ESS %", "k̂", "KL gap", "TV (floor)", "φ > 0: flow, reference (z)"),
+    *(
+        "ESS (%)",
+        "without 1 / 10 / 100",
+        "marginal ESS %",
+        "k̂",
+        "KL gap",
+        "TV (floor); smoothed",
+        "φ > 0: flow, reference (z)",
+    ),
     *("largest z", "lost states", "REX, same time: TV; φ > 0 (z); effective"),
 )
 
@@ -28,9 +36,10 @@ MARKERS = {"reverse KL": "s", "FAB": "D", "TA-BG": "v", "CMT": "^"}
 COLLAPSED = "reverse KL (published; collapsed but for the dipeptide)"
 
 NOTES = """Seconds: training + sampling. ESS: count and share of the samples. TV: bins of {degrees:g} degrees; the
-floor is what a perfect flow would show. Lost: states of at least 1 % of the reference whose frames have a median ln w
-above log Z by more than {lost:g} nats. REX: replica exchange with the seconds and threads of training and sampling;
-effective: how many independent samples would determine the largest joint state as well, to be held against ESS."""
+floor is what a perfect flow would show; smoothed by a Gaussian of as much. Lost: states of at least 1 % of the
+reference whose frames have a median ln w above log Z by more than {lost:g} nats. REX: replica exchange with the seconds
+and threads of training and sampling; effective: how many independent samples would determine the largest joint state as
+well, to be held against ESS; "by rate" where it is that of the long reference, scaled to the same time."""
 
 
 def table(folder: Folder) -> str:
@@ -65,27 +74,39 @@ def _row(training: Record, check: Record | None) -> str:
 
 
 def _checked(check: Record, training: Record) -> tuple[str, ...]:
-    tv, lost, exchange = check["tv"], check["lost"], check["exchange"]
+    lost, exchange = check["lost"], check["exchange"]
     worst, phi = check["worst_population"], _farthest(check["phi_positive"])
     ours = (
         f"{_number(phi['flow'], phi['flow_error'])}, {_number(phi['reference'], phi['reference_error'])}{_z(phi)}"
         if phi
         else "-"
     )
-    populations = exchange["populations"] if exchange else []
-    slow = _farthest([row for row in populations if row["title"] != "largest"])
-    largest = next((row for row in populations if row["title"] == "largest"), None)
-    theirs = [f"{exchange['tv']:.4f}"] if exchange else ["-"]
-    theirs += [f"{_number(slow['value'], slow['error'])}{_z(slow)}"] if slow else []
-    theirs += [f"{largest['effective']:.0f}"] if largest else []
     excess = lost["worst"][0]["excess"] if lost["worst"] else np.nan
     return (
-        f"{tv['value']:.4f} ({tv['floor']:.4f})",
+        f"{_tv(check['tv'])}; {_tv(check['smoothed_tv'])}",
         ours,
         f"{worst['z']:.1f} of {check['n_populations']}, {worst['title']}" if worst else "-",
         f"{lost['n_lost']} of {lost['n_states']}, worst {excess:+.1f} nats",
-        "; ".join(theirs),
+        _exchanged(exchange),
     )
+
+
+def _exchanged(exchange: Record | None) -> str:
+    if exchange is None:
+        return "-"
+    if "scaled_by" in exchange:
+        return f"{exchange['effective']:.0f} by rate"
+    populations = exchange["populations"]
+    slow = _farthest([row for row in populations if row["title"] != "largest"])
+    largest = next((row for row in populations if row["title"] == "largest"), None)
+    cells = [f"{exchange['tv']:.4f}"]
+    cells += [f"{_number(slow['value'], slow['error'])}{_z(slow)}"] if slow else []
+    cells += [f"{largest['effective']:.0f}"] if largest else []
+    return "; ".join(cells)
+
+
+def _tv(record: Record) -> str:
+    return f"{record['value']:.4f} ({record['floor']:.4f})"
 
 
 def _unchecked(training: Record) -> tuple[str, ...]:

@@ -79,10 +79,10 @@ def run_check(options: argparse.Namespace) -> None:
             record = check(folder, training, ladders, CHECK_SEED)
             folder.append(record)
             lost = record["lost"]
-            theirs = f"; replica exchange {record['exchange']['tv']:.4f}" if ladders else ""
+            tv, smoothed = record["tv"], record["smoothed_tv"]
             print(
-                f"{record['name']}: {lost['n_lost']} of {lost['n_states']} states lost, TV {record['tv']['value']:.4f} "
-                f"(floor {record['tv']['floor']:.4f}{theirs})"
+                f"{record['name']}: {lost['n_lost']} of {lost['n_states']} states lost, TV {tv['value']:.4f} (floor "
+                f"{tv['floor']:.4f}), smoothed {smoothed['value']:.4f} ({smoothed['floor']:.4f})"
             )
 
 

@@ -34,6 +34,9 @@ WINDOW = 12.0
 MOST_CHARTS = 32
 """Basins that get a chart, the lowest first."""
 
+STARTS = 4
+"""Starts of minimisation for each conformer that is kept: low ones are alike, and whitening needs others."""
+
 STRAIGHT = math.radians(170.0)
 """A reference angle above this at a minimum is refused: the thermal motion passes through the straight angle."""
 
@@ -75,7 +78,8 @@ def fit_coordinates(
 
     The stereo (signs of sibling torsions, cis or trans of stiff torsions) is that of ``positions (atoms, 3)`` in nm.
     Minima are found from the input and from random slow torsions; ``conformers (k, atoms, 3)``, minimised and of the
-    same stereo, show further basins. In each basin the lowest ``n_conformers`` are averaged.
+    same stereo, show further basins. Each basin is whitened by all of its distinct minima; the lowest ``n_conformers``
+    are kept.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def fit_coordinates(
     rng = np.random.default_rng(seed)
     reference = unfitted_chart(zmatrix, positions, potential, planar_atoms)
     found = _described(reference, potential, np.empty((0, *positions.shape)) if conformers is None else conformers)
-    found += _search(reference, potential, positions, 2 * n_conformers, rng)
+    found += _search(reference, potential, positions, STARTS * n_conformers, rng)
     if not found:
         raise InputError("no conformer of the molecule minimises to a finite energy. Check the input structure.")
     for basin in _basins(found)[1:MOST_CHARTS]:
@@ -97,12 +101,12 @@ def fit_coordinates(
     charts, members = [], []
     basins = _basins(found)
     for basin in basins[:MOST_CHARTS]:
-        chosen = _distinct(basin)[:n_conformers]
+        chosen = _distinct(basin)
         stacked = np.stack([minimum.positions for minimum in chosen])
         _check_angles(reference.zmatrix, stacked)
         start = chart_of_structure(reference.zmatrix, chosen[0].positions, planar_atoms)
         charts.append(whitened(start, stacked, potential, planar_atoms))
-        members += chosen
+        members += chosen[:n_conformers]
     return Fitted(
         Atlas(charts),
         np.stack([minimum.positions for minimum in members]),

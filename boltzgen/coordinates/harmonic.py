@@ -1,7 +1,9 @@
-"""One chart around a basin of minima: its centres, its supports, and its whitening by the averaged Hessian.
+"""One chart around a basin of minima: its centres, its supports, and its whitening by averaged covariances.
 
-At fixed slow torsions the stiff coordinates are nearly Gaussian around a minimum; the average Hessian of several
-conformers describes all of them far better than that of any one.
+At fixed slow torsions the stiff coordinates are nearly Gaussian around a minimum, with the inverse Hessian as
+covariance. Its average over many conformers describes all of them far better than that of any one. The average of the
+Hessians would not: a contact across a folded chain makes a torsion of its backbone stiff, and one such minimum among
+many decides.
 """
 
 from __future__ import annotations
@@ -59,20 +61,22 @@ def whitened(
     potential: ReducedPotential,
     planar_atoms: tuple[int, ...],
 ) -> MolecularCoordinates:
-    """The chart of a basin, given its minimised conformers ``(k, atoms, 3)`` in nm: centres and Hessians averaged.
+    """The chart of a basin, given its minimised conformers ``(k, atoms, 3)`` in nm: centres and covariances averaged.
 
     Raises
     ------
     InputError
-        If the Hessian is not finite.
+        If a Hessian is not finite.
     """
     coordinates = _recentre(coordinates, conformers, planar_atoms)
     torsions, stiff, _ = coordinates.from_cartesian(torch.as_tensor(conformers).permute(1, 2, 0))
     d = coordinates.deviations(stiff)
-    hessians = [
-        _stiff_hessian(coordinates, potential, torsions[k : k + 1], d[:, k : k + 1]) for k in range(len(conformers))
+    scale = _stiff_scale(coordinates)
+    covariances = [
+        _covariance(_stiff_hessian(coordinates, potential, torsions[k : k + 1], d[:, k : k + 1]), scale)
+        for k in range(len(conformers))
     ]
-    cholesky = _inverse_cholesky(torch.stack(hessians).mean(0), _stiff_scale(coordinates))
+    cholesky = torch.linalg.cholesky(torch.stack(covariances).mean(0))
     return coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy())
 
 
@@ -180,14 +184,14 @@ def _stiff_hessian(
     return 0.5 * (hessian + hessian.T)
 
 
-def _inverse_cholesky(hessian: Tensor, scale: Tensor) -> Tensor:
-    """Lower L with L Lᵀ = H⁻¹, for coordinates of typical widths ``scale``.
+def _covariance(hessian: Tensor, scale: Tensor) -> Tensor:
+    """H⁻¹, for coordinates of typical widths ``scale``.
 
-    In units of the typical widths, directions wider than :data:`WIDEST` are held at that, also where the average over
-    conformers is no minimum.
+    In units of the typical widths, directions wider than :data:`WIDEST` are held at that, also where a conformer is no
+    minimum.
     """
     if not bool(torch.isfinite(hessian).all()):
         raise InputError("the Hessian of the molecule is not finite. Check the input structure.")
     values, vectors = torch.linalg.eigh(scale[:, None] * hessian * scale)
     covariance = (vectors / values.clamp(min=WIDEST**-2)) @ vectors.T
-    return torch.linalg.cholesky(scale[:, None] * covariance * scale)
+    return scale[:, None] * covariance * scale
