@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from trained import Record, angles_of, judge, populations
 
 from boltzgen.config import SampleConfig
+from boltzgen.coordinates.atlas import Atlas
+from boltzgen.coordinates.fitting import fit_coordinates
+from boltzgen.coordinates.harmonic import whitened
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import RunDirectory
+from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
 from boltzgen.training.annealing import Schedule
 from boltzgen.training.method import ANNEALED, ENERGY, Method
+from boltzgen.training.objectives import PAIR_SOFTENING
 from boltzgen.training.optimizer import Optimizer
 from boltzgen.training.trainer import Trainer, TrainSettings
 from boltzgen.workflow.load import drawing_temperatures, load_target
@@ -37,6 +44,24 @@ class PlainAdam(Optimizer):
         self._adam = torch.optim.Adam(generator.parameters(), fused=True)
 
 
+def whitened_by_one(target: Target, conformers: np.ndarray) -> Atlas:
+    """The whitening of the lowest minimum alone, of a molecule with one chart."""
+    [chart] = target.coordinates.charts
+    potential, planar = _softened(target), target.molecule.planar_atoms
+    return Atlas([whitened(chart, conformers[:1], potential, planar)])
+
+
+def without_rotors(target: Target, conformers: np.ndarray) -> Atlas:
+    """Symmetric rotors as ordinary slow torsions, with equal modes to be learnt."""
+    zmatrix = target.coordinates.zmatrix.with_rotors(())
+    planar = target.molecule.planar_atoms
+    return fit_coordinates(zmatrix, conformers[0], _softened(target), planar, conformers=conformers).coordinates
+
+
+def _softened(target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: target.reduced_potential(x, softening=PAIR_SOFTENING)
+
+
 @dataclass(frozen=True)
 class Variant:
     """What is changed."""
@@ -48,6 +73,9 @@ class Variant:
     hot_share: float = SampleConfig().hot_share
     """Of the samples."""
 
+    coordinates: Callable[[Target, np.ndarray], Atlas] | None = None
+    """Of a target and its conformers."""
+
 
 VARIANTS = {
     "base": Variant(),
@@ -55,6 +83,8 @@ VARIANTS = {
     "one temperature": Variant(replace(ANNEALED, hot_share=0.0)),
     "no challengers": Variant(replace(ANNEALED, challengers=0.0), exchange_share=0.0),
     "Adam alone": Variant(optimizer=PlainAdam),
+    "whitening by one minimum": Variant(coordinates=whitened_by_one),
+    "no rotor symmetry": Variant(coordinates=without_rotors),
     "no hierarchy": Variant(ENERGY),
     "no broad draws": Variant(replace(ANNEALED, broad_share=0.0)),
     "no cooling": Variant(replace(ANNEALED, cools=False)),
@@ -67,10 +97,18 @@ def ablate(
     run: Path, names: list[str], seconds: float, seeds: list[int], threads: int, n_samples: int
 ) -> Iterator[tuple[str, int, Record]]:
     """Train every variant with every seed, one after another, and judge it: name, seed, figures."""
-    target = load_target(RunDirectory(run))
+    directory = RunDirectory(run)
+    target = load_target(directory)
+    with open_hdf5(directory.system_h5) as file:
+        conformers = get_tree(file["conformers"])["positions"]
     for seed in seeds:
         for name in names:
-            yield name, seed, _figures(target, VARIANTS[name], seconds, seed, threads, n_samples)
+            variant = VARIANTS[name]
+            mine = target
+            if variant.coordinates:
+                atlas = variant.coordinates(target, conformers)
+                mine = Target(target.molecule, target.potential, atlas, target.temperature)
+            yield name, seed, _figures(mine, variant, seconds, seed, threads, n_samples)
 
 
 def _figures(target: Target, variant: Variant, seconds: float, seed: int, threads: int, n_samples: int) -> Record:
