@@ -51,12 +51,6 @@ KEPT = 2048
 KEEP_EVERY = 5
 """Exchanges between structures of a ladder: 0.5 ps."""
 
-BURN_IN = 0.2
-"""Share of the energies of exchange whose structures are left out."""
-
-FEWEST_ROUNDS, MOST_ROUNDS = 20, 100
-"""Rounds over which the energies of exchange are spent: none if not for the fewest of the least length."""
-
 LEAST_ROUND = 4 * KEEP_EVERY * STEPS * LADDERS * RUNGS
 """Energies of the shortest round worth while: 2 ps of each walker."""
 

@@ -12,8 +12,7 @@ from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.gradient import PART_SIZE
 from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import forward_kl, reverse_kl, score
-from boltzgen.training.replay import HOT_CAPACITY
-from boltzgen.training.trainer import REPLAY_CAPACITY
+from boltzgen.training.replay import HOT_CAPACITY, REPLAY_CAPACITY
 
 COPIES_OF_WEIGHTS = 6
 """Weights, their average, two moments, and a gradient of each of two parts."""

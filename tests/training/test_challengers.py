@@ -10,10 +10,11 @@ import pytest
 import torch
 from one_torsion import OneTorsion
 
+from boltzgen.training.budget import STEPS_TO_JUDGE
 from boltzgen.training.challengers import LEAST_ROUND, Challengers
 from boltzgen.training.method import ANNEALED, DATA
 from boltzgen.training.replay import Pool
-from boltzgen.training.trainer import STEPS_TO_JUDGE, STEPS_TO_TELL_SPEED, Trainer, TrainSettings
+from boltzgen.training.trainer import Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
 """80,000 draws of the flow: the rounds are as short as they may be."""
@@ -117,7 +118,7 @@ def test_resumed_training_goes_on_with_its_challengers(double):
 
     straight, broken, resumed = trainer(), trainer(), trainer()
     assert straight.run(lambda p: None, lambda: True, lambda: None)
-    assert not broken.run(lambda p: None, lambda: broken.progress < 0.7, lambda: None)
+    assert not broken.run(lambda p: None, lambda: broken.budget.progress < 0.7, lambda: None)
     assert broken.challengers.n_structures > 0
     resumed.load_state(broken.state())
     assert resumed.run(lambda p: None, lambda: True, lambda: None)
@@ -130,38 +131,19 @@ def test_resumed_training_goes_on_with_its_challengers(double):
 def test_training_ends_early_when_there_is_nothing_left_to_gain(double):
     trainer = double.train(ANNEALED, max_energies=600_000, exchange_share=0.0)
     assert trainer.finished
-    assert trainer.energies < 500_000
+    assert trainer.counters.energies < 500_000
     assert double.reverse_kl(trainer.result)[0] < 0.02
-
-
-def test_the_first_round_of_a_time_budget_waits_for_the_speed(double):
-    """By a guess of the speed it might take half of the time where energies are slow."""
-    trainer = Trainer(double.target, double.architecture, TrainSettings(None, time_budget=7200.0))
-    steps = iter(range(STEPS_TO_TELL_SPEED))
-    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
-    assert trainer.challengers.energies == 0
-    steps = iter(range(1))
-    trainer.seconds = 600.0  # 10 energies a second
-    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
-    assert trainer.challengers.energies == 0  # too few for a round
-
-
-def test_a_budget_without_exchange_is_all_draws(double):
-    expected = [
-        Trainer(double.target, double.architecture, TrainSettings(n))._expected_draws for n in (1_000_000, 3_000_000)
-    ]
-    assert expected == pytest.approx([1_000_000, 2_000_000])
 
 
 @pytest.mark.parametrize(("thin", "ends"), [(math.nan, False), (0.3, False), (0.001, True)])
 def test_a_training_that_lacks_what_exchange_found_does_not_end_early(double, thin, ends):
     """Draws of a flow that has lost a well are as good as independent ones of the other."""
     trainer = Trainer(double.target, double.architecture, TrainSettings(5_000_000))
-    trainer.cooling.level, trainer._steps_at_level = trainer.cooling.levels, STEPS_TO_JUDGE
-    trainer.energies, trainer.history = 1_000_000, STEPS_TO_JUDGE * [{"target_ess_fraction": 0.99}]
+    trainer.cooling.level, trainer.cooling.steps = trainer.cooling.levels, STEPS_TO_JUDGE
+    trainer.counters.energies, trainer.history = 1_000_000, STEPS_TO_JUDGE * [{"target_ess_fraction": 0.99}]
     trainer.challengers.rounds, trainer.challengers.thin = 5, thin
-    trainer._stop_if_enough()
-    assert (trainer.needed < 1.0) == ends
+    trainer._end_if_enough()
+    assert (trainer.budget.needed < 1.0) == ends
 
 
 def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
@@ -175,4 +157,4 @@ def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
     monkeypatch.setattr(Pool, "draw", draw)
     trainer = double.train(ANNEALED, **MOSTLY_EXCHANGE)
     assert trainer.history[-1]["challengers"] > 100
-    assert trainer.replayed == sum(drawn)
+    assert trainer.counters.replayed == sum(drawn)
