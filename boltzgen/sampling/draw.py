@@ -12,7 +12,7 @@ import torch
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Slow
-from boltzgen.random_streams import random_streams
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.estimator import Estimator
 from boltzgen.target import Target
 
@@ -94,9 +94,10 @@ class BoltzmannGenerator:
             raise InputError(f"{inner} redraws of each sample were asked for. Ask for at least one.")
         if refine < 0:
             raise InputError(f"a refinement over {refine} steps was asked for. Ask for none, or more.")
-        rng, pilot = random_streams(seed, 2, self.device)  # that of the samples, and of what is tuned before them
+        rng = random_stream(Purpose.SAMPLES, seed, self.device)
         estimator = None
         if inner > 1 or refine:
+            pilot = random_stream(Purpose.PILOT, seed, self.device)
             estimator = Estimator(self.target, self.flow, inner, refine, pilot)
         rotors = self.target.coordinates.zmatrix.rotors
         parts: list[tuple[np.ndarray, ...]] = []

@@ -28,7 +28,7 @@ from boltzgen.dynamics.minimise import minimise
 from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Lead, Slow
-from boltzgen.random_streams import random_streams
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import Target
 
 LADDERS = 8
@@ -130,7 +130,7 @@ class Challengers:
 
     def go_on(self, energies: float, *, keep: bool) -> None:
         """Spend about so many energies, and ``keep`` the structures, or go on towards equilibrium."""
-        [rng] = random_streams((self.seed, 1, self.rounds), 1, self._device)
+        rng = random_stream(Purpose.EXCHANGE, (self.seed, self.rounds), self._device)
         if self._walkers is None:
             self._walkers = self._start(rng)
         exchange = ReplicaExchange(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.training.annealing import Cooling
 from boltzgen.training.method import Method
 from boltzgen.training.objectives import Scored
@@ -54,8 +54,8 @@ class Memory:
             return
         level = self._cooling.level
         if self._method.hot_share and level:
-            rng = np.random.default_rng((self._seed, step))
-            self.hot = self.heat(int(rng.integers(level)))
+            rng = random_stream(Purpose.HEAT, (self._seed, step))
+            self.hot = self.heat(int(torch.randint(level, (), generator=rng)))
         if self._method.replay and self._cooling.steps:
             heats = [self.heat(level)] + ([] if self.hot is None else [self.hot])
             self.pools = tuple(pool for pool in map(self.replay.pool, heats) if pool)

@@ -14,6 +14,7 @@ import torch
 from boltzgen.errors import BoltzgenError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import Target
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.budget import ENOUGH, STEPS_TO_JUDGE, Budget
@@ -88,7 +89,7 @@ class Trainer:
         self.sources = Sources(data.to(torch.float32, device) if data else None, coordinate)
         self.target = target.to(torch.float32, device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(random_stream(Purpose.WEIGHTS, settings.seed).initial_seed())
             self.generator = Generator(architecture).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = Optimizer(self.generator)

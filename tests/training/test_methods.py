@@ -11,6 +11,7 @@ import torch
 from one_torsion import K_ANGLE, K_BOND, KT, R0, THETA0, OneTorsion
 
 from boltzgen.flow.generator import Architecture, Generator, Slow
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.training.data import DataSet, LatentFrames, held_out_loss, negative_log_likelihood
 from boltzgen.training.gradient import GradientWorkers, Sources, StepPlan
 from boltzgen.training.method import ANNEALED, DATA, ENERGY, METHODS
@@ -157,8 +158,7 @@ def test_a_step_of_annealing_is_the_sum_that_it_was_before_there_were_methods(di
     pools = replay.pool(heat), replay.pool(hot)
     step = workers.step(StepPlan(250, heat, hot, pools, (0, 1)))
 
-    state = np.random.SeedSequence((0, 1, 0)).generate_state(1, np.uint64)[0]
-    rng = torch.Generator().manual_seed(int(state >> 1))
+    rng = random_stream(Purpose.DRAWS, (0, 1, 0))
     uniform = broad_choice(250, 62, torch.tensor([0, 1]), rng)  # a quarter; φ and ψ, no rotors
     heats = torch.tensor(225 * [heat] + 25 * [hot])  # a tenth
     scored = score(generator, target, 250, rng, uniform, heats)
