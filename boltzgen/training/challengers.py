@@ -60,7 +60,6 @@ RELAXATION = 200
 CHUNK = 1024
 """Challengers whose density is computed at once."""
 
-
 THIN = 3.0
 """nats of ln p/q beyond which a flow is thin at a structure."""
 
@@ -166,8 +165,11 @@ class Challengers:
         chosen = torch.randint(KERNELS, (n,), generator=rng, device=self._device)
         noise = torch.empty((n, m), dtype=centres.dtype, device=self._device).normal_(generator=rng)
         torsions = wrap(centres[chosen] + KERNEL_WIDTH * noise)
-        apart = wrap(torsions[:, None] - centres) / KERNEL_WIDTH
-        log_kernel = -0.5 * apart.square().sum(2) - m * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
+        # One torsion after another: a few n × KERNELS numbers at a time, fewer than n draws leave for their gradient.
+        squares = torch.zeros((n, KERNELS), dtype=centres.dtype, device=self._device)
+        for one, of_kernels in zip(torsions.T, centres.T, strict=True):
+            squares += (wrap(one[:, None] - of_kernels) / KERNEL_WIDTH).square()
+        log_kernel = -0.5 * squares - m * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
         log_kernel = log_kernel.masked_fill(label[chosen][:, None] != label, -math.inf)
         return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
 

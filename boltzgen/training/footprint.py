@@ -34,7 +34,8 @@ def training_memory(
     """Bytes that training a flow on a target takes on a device, beside the program itself.
 
     ``draws`` are those of the whole training, on which the size of a batch depends; without a count, very many.
-    What a forward pass saves is counted on a few samples of each of two sizes, and extrapolated to a batch.
+    What a forward pass saves is counted on a few samples of each of two sizes, and extrapolated to a batch. The density
+    of challengers needs less, and gives it back before.
     """
     batch = Schedule().batch(1.0, draws)
     if device.type == "cpu":

@@ -9,9 +9,12 @@ from itertools import pairwise
 import pytest
 import torch
 from one_torsion import OneTorsion
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from boltzgen.coordinates.charts import wrap
+from boltzgen.flow.generator import Slow
 from boltzgen.training.budget import STEPS_TO_JUDGE
-from boltzgen.training.challengers import LEAST_ROUND, Challengers
+from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, Challengers, Structures
 from boltzgen.training.method import ANNEALED, DATA
 from boltzgen.training.replay import Pool
 from boltzgen.training.trainer import Trainer, TrainSettings
@@ -76,6 +79,33 @@ def test_proposals_have_their_density(challengers):
     dense = counts > 300
     assert dense.sum() >= 4
     assert torch.allclose(lengths[dense] / 4000, torch.full((int(dense.sum()),), 2.0 * math.pi / 24), rtol=0.3)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest result of any operation."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_the_density_of_proposals_is_right_and_small_for_several_torsions(dipeptide_target):
+    """All kernels around one structure are one Gaussian; an array of all kernels and torsions would fill a GPU."""
+    challengers = Challengers(dipeptide_target.to(torch.float32), seed=0)
+    centre = torch.tensor([[3.1, -1.0, 0.0, 0.0, 0.0]])  # the first beside the seam, the last three are rotors
+    slow = Slow(torch.zeros(1, dtype=torch.int64), centre)
+    challengers._structures = Structures(slow, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1))
+    with LargestTensor() as largest:
+        lead = challengers.propose(400, torch.Generator().manual_seed(0))
+    z = wrap(lead.torsions - centre[:, :2]) / KERNEL_WIDTH
+    assert (lead.torsions[:, 0] < 0).any()
+    expected = -0.5 * z.square().sum(1) - 2.0 * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
+    assert torch.allclose(lead.log_prob, expected, atol=1e-4)  # float32 angles near π over a width of 0.2
+    assert largest.elements <= 400 * KERNELS
 
 
 def test_structures_are_of_the_temperature_of_the_target(double, challengers):
