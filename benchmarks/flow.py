@@ -74,11 +74,11 @@ def paired(run: Callable[[], object], samples: int, repeats: int, calls: int) ->
 def training_step(path: Path) -> tuple[Callable[[], None], int]:
     """A step of training with a pool, at the first batch size."""
     target = load_target(RunDirectory(path))
-    trainer = Trainer(target, Architecture.of(target.coordinates), TrainSettings(10**9))
-    workers = GradientWorkers(trainer.generator, trainer.target, 1)
+    trainer = Trainer(target, Architecture.of(target.coordinates), TrainSettings(10**9, exchange_share=0.0))
+    workers = GradientWorkers(trainer.generator, trainer.target, 1, trainer.method)
     for _ in range(6):
         trainer._one_step(workers)
-    return lambda: trainer._one_step(workers), trainer.schedule.batch(0.0)
+    return lambda: trainer._one_step(workers), int(trainer.history[-1]["batch"])
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import torch
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Slow
-from boltzgen.random_streams import random_streams
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.estimator import Estimator
 from boltzgen.target import Target
 
@@ -94,9 +94,10 @@ class BoltzmannGenerator:
             raise InputError(f"{inner} redraws of each sample were asked for. Ask for at least one.")
         if refine < 0:
             raise InputError(f"a refinement over {refine} steps was asked for. Ask for none, or more.")
-        rng, pilot = random_streams(seed, 2, self.device)  # that of the samples, and of what is tuned before them
+        rng = random_stream(Purpose.SAMPLES, seed, self.device)
         estimator = None
         if inner > 1 or refine:
+            pilot = random_stream(Purpose.PILOT, seed, self.device)
             estimator = Estimator(self.target, self.flow, inner, refine, pilot)
         rotors = self.target.coordinates.zmatrix.rotors
         parts: list[tuple[np.ndarray, ...]] = []
@@ -131,21 +132,26 @@ class BoltzmannGenerator:
 
     def _plain(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Positions ``(atoms, 3, n)``, ln q of the mixture of charts, and reduced potential of draws of the flow."""
-        mixed = len(self._heats) > 1
-        component = torch.multinomial(self._shares, n, replacement=True, generator=rng) if mixed else None
-        latent = self.flow.sample(n, rng, self._heats.expand(n) if component is None else self._heats[component])
+        component = torch.zeros(n, dtype=torch.int64, device=self.device)
+        if len(self._heats) > 1:
+            component = torch.multinomial(self._shares, n, replacement=True, generator=rng)
+        latent = self.flow.sample(n, rng, self._heats[component])
         slow = latent.slow
-        log_q = self._log_prob(slow, latent.stiff) if mixed else latent.log_prob
+        log_q = self._log_prob(slow, latent.stiff, component, latent.log_prob)
         x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
         x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
         return x, self._log_mixture(x, slow.label, log_q - log_det), self.target.reduced_potential(x)
 
-    def _log_prob(self, slow: Slow, stiff: torch.Tensor) -> torch.Tensor:
-        """ln q(k, τ, z) of the mixture of temperatures, ``(batch,)``."""
-        parts = []
-        for heat, share in zip(self._heats, self._shares, strict=True):
-            at_heat = replace(slow, heat=heat.expand(len(stiff)))
-            parts.append(share.log() + self.flow.log_prob(at_heat, stiff))
+    def _log_prob(self, slow: Slow, stiff: torch.Tensor, component: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+        """ln q(k, τ, z) of the mixture of temperatures, ``(batch,)``; ``log_q`` is that of the ``component`` alone."""
+        log_shares = self._shares.log()
+        parts = [log_shares[component] + log_q]
+        for t, heat in enumerate(self._heats):
+            rows = (component != t).nonzero()[:, 0]
+            if len(rows):
+                at_heat = replace(slow[rows], heat=heat.expand(len(rows)))
+                other = log_shares[t] + self.flow.log_prob(at_heat, stiff[rows])
+                parts.append(torch.full_like(log_q, -math.inf).index_put((rows,), other))
         return torch.logsumexp(torch.stack(parts), dim=0)
 
     @torch.no_grad()
@@ -155,8 +161,7 @@ class BoltzmannGenerator:
         With respect to the volume element of internal coordinates (Σ 2 ln r + Σ ln sin θ), without rigid motion.
         """
         x = self._batch_last(positions)
-        none = torch.full((x.shape[-1],), -1, device=self.device)
-        return self._log_mixture(x, none, x.new_full((x.shape[-1],), -math.inf)).cpu().numpy()
+        return self._log_mixture(x, *self._nothing_known(x.shape[-1])).cpu().numpy()
 
     @torch.no_grad()
     def reduced_potential(self, positions: np.ndarray) -> np.ndarray:
@@ -180,8 +185,14 @@ class BoltzmannGenerator:
         inside = chart.reaches(x).nonzero()[:, 0]
         if len(inside):
             torsions, stiff, log_det = chart.from_cartesian(x[..., inside])
-            value[inside] = self._log_prob(Slow(torch.full_like(inside, k), torsions), stiff) - log_det
+            slow = Slow(torch.full_like(inside, k), torsions)
+            value[inside] = self._log_prob(slow, stiff, *self._nothing_known(len(inside))) - log_det
         return value
+
+    def _nothing_known(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """No chart or component, −1, and its ln q, −inf; ``(n,)`` each."""
+        none = torch.full((n,), -1, device=self.device)
+        return none, torch.full_like(none, -math.inf, dtype=torch.float64)
 
     def _batch_last(self, positions: np.ndarray) -> torch.Tensor:
         array = np.asarray(positions, dtype=np.float64)

@@ -7,7 +7,7 @@ with a finished flow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MEDIUM_TRAINING = 300_000
 """Draws of a training that is as well off with the batches of a short one."""
@@ -45,6 +45,7 @@ class Cooling:
 
     A level is left when the gap between log Z and the ELBO is below ``gap_limit`` nats, at the earliest when progress
     allows it (all levels are open at ``fast``); a budget that runs out forces it (all levels are left at ``slow``).
+    ``steps`` counts those at the current level.
     """
 
     start: float
@@ -53,7 +54,8 @@ class Cooling:
     gap_limit: float = 2.0
     fast: float = 0.2
     slow: float = 0.45
-    level: int = field(default=0)
+    level: int = 0
+    steps: int = 0
 
     @property
     def temperature(self) -> float:
@@ -69,10 +71,10 @@ class Cooling:
         """Whether the final temperature is reached."""
         return self.level >= self.levels
 
-    def update(self, progress: float, gap: float) -> bool:
-        """Go on by at most one level, given progress and the current gap in nats; returns whether it did."""
+    def update(self, progress: float, gap: float) -> None:
+        """After a step, go on by at most one level, given progress and the current gap in nats."""
         allowed = min(self.levels, int(self.levels * progress / self.fast))
         forced = min(self.levels, int(self.levels * progress / self.slow))
         due = self.level < forced or (self.level < allowed and gap < self.gap_limit)
         self.level += due
-        return due
+        self.steps = 0 if due else self.steps + 1

@@ -28,7 +28,7 @@ from boltzgen.dynamics.minimise import minimise
 from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Lead, Slow
-from boltzgen.random_streams import random_streams
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import Target
 
 LADDERS = 8
@@ -51,12 +51,6 @@ KEPT = 2048
 KEEP_EVERY = 5
 """Exchanges between structures of a ladder: 0.5 ps."""
 
-BURN_IN = 0.2
-"""Share of the energies of exchange whose structures are left out."""
-
-FEWEST_ROUNDS, MOST_ROUNDS = 20, 100
-"""Rounds over which the energies of exchange are spent: none if not for the fewest of the least length."""
-
 LEAST_ROUND = 4 * KEEP_EVERY * STEPS * LADDERS * RUNGS
 """Energies of the shortest round worth while: 2 ps of each walker."""
 
@@ -65,7 +59,6 @@ RELAXATION = 200
 
 CHUNK = 1024
 """Challengers whose density is computed at once."""
-
 
 THIN = 3.0
 """nats of ln p/q beyond which a flow is thin at a structure."""
@@ -136,7 +129,7 @@ class Challengers:
 
     def go_on(self, energies: float, *, keep: bool) -> None:
         """Spend about so many energies, and ``keep`` the structures, or go on towards equilibrium."""
-        [rng] = random_streams((self.seed, 1, self.rounds), 1, self._device)
+        rng = random_stream(Purpose.EXCHANGE, (self.seed, self.rounds), self._device)
         if self._walkers is None:
             self._walkers = self._start(rng)
         exchange = ReplicaExchange(
@@ -172,8 +165,11 @@ class Challengers:
         chosen = torch.randint(KERNELS, (n,), generator=rng, device=self._device)
         noise = torch.empty((n, m), dtype=centres.dtype, device=self._device).normal_(generator=rng)
         torsions = wrap(centres[chosen] + KERNEL_WIDTH * noise)
-        apart = wrap(torsions[:, None] - centres) / KERNEL_WIDTH
-        log_kernel = -0.5 * apart.square().sum(2) - m * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
+        # One torsion after another: a few n × KERNELS numbers at a time, fewer than n draws leave for their gradient.
+        squares = torch.zeros((n, KERNELS), dtype=centres.dtype, device=self._device)
+        for one, of_kernels in zip(torsions.T, centres.T, strict=True):
+            squares += (wrap(one[:, None] - of_kernels) / KERNEL_WIDTH).square()
+        log_kernel = -0.5 * squares - m * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
         log_kernel = log_kernel.masked_fill(label[chosen][:, None] != label, -math.inf)
         return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
 

@@ -12,8 +12,7 @@ from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.gradient import PART_SIZE
 from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import forward_kl, reverse_kl, score
-from boltzgen.training.replay import HOT_CAPACITY
-from boltzgen.training.trainer import REPLAY_CAPACITY
+from boltzgen.training.replay import HOT_CAPACITY, REPLAY_CAPACITY
 
 COPIES_OF_WEIGHTS = 6
 """Weights, their average, two moments, and a gradient of each of two parts."""
@@ -35,7 +34,8 @@ def training_memory(
     """Bytes that training a flow on a target takes on a device, beside the program itself.
 
     ``draws`` are those of the whole training, on which the size of a batch depends; without a count, very many.
-    What a forward pass saves is counted on a few samples of each of two sizes, and extrapolated to a batch.
+    What a forward pass saves is counted on a few samples of each of two sizes, and extrapolated to a batch. The density
+    of challengers needs less, and gives it back before.
     """
     batch = Schedule().batch(1.0, draws)
     if device.type == "cpu":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Slow
-from boltzgen.random_streams import random_streams
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import Target
 from boltzgen.training.challengers import Challengers
 from boltzgen.training.data import DataSet, negative_log_likelihood
@@ -175,7 +175,7 @@ class GradientWorkers:
     def _part(self, job: tuple[StepPlan, int, int]) -> Part:
         plan, n, part = job
         started, method, sources = time.perf_counter(), self._method, self._sources
-        [rng] = random_streams((*plan.seed, part), 1, self._device)
+        rng = random_stream(Purpose.DRAWS, (*plan.seed, part), self._device)
         work = _Work(plan, rng, Clock(), 0.0 * self._parameters[0].sum())
         n_led = int(method.challengers * n) if plan.challengers else 0
         n_hot = 0 if plan.hot is None else int(method.hot_share * n)

@@ -14,6 +14,9 @@ from torch import Tensor
 from boltzgen.flow.generator import Slow
 from boltzgen.training.objectives import Scored
 
+REPLAY_CAPACITY = 100_000
+"""Draws that are remembered."""
+
 HOT_CAPACITY = 0.2
 """Share of the capacity for draws at a temperature that has been passed."""
 

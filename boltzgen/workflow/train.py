@@ -131,13 +131,14 @@ def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:
 
 
 def _summary(trainer: Trainer, stage: Stage) -> Summary:
+    best = trainer.held_out.best
     last = trainer.history[-1] if trainer.history else {"elbo_gap": math.nan, "held_out_nll": math.nan}
     return {
         **trainer.counts(),
         "method": stage.config["train"]["method"],
         "elbo_gap": last["elbo_gap"],
-        "held_out_nll": trainer.best.loss if trainer.best else last["held_out_nll"],
-        "seconds": trainer.seconds,
+        "held_out_nll": best.loss if best else last["held_out_nll"],
+        "seconds": trainer.counters.seconds,
         "device": stage.device,
     }
 
@@ -167,9 +168,8 @@ def _resume(trainer: Trainer, stage: Stage) -> None:
         )
     with open_hdf5(checkpoint) as file:
         trainer.load_state(get_tree(file["trainer"]))
-    stage.context.reporter.info(
-        f"resumed at step {trainer.step}, {trainer.energies:,} energies, {trainer.seconds:.0f} s"
-    )
+    done = trainer.counters
+    stage.context.reporter.info(f"resumed at step {done.step}, {done.energies:,} energies, {done.seconds:.0f} s")
 
 
 def _csv(history: list[dict[str, float]]) -> bytes:

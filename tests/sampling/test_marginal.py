@@ -11,6 +11,7 @@ import torch
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.sampling.extended import Draws
 from boltzgen.sampling.marginal import marginal
@@ -68,8 +69,7 @@ def untrained(dipeptide_target):
 def test_the_plain_draw_is_what_it_was(trained):
     """No redraws and no bridges: the stream of random numbers and every bit of the formula."""
     samples = trained.sample(300, seed=[1, 2, 3], batch_size=200)
-    state = np.random.SeedSequence([1, 2, 3]).generate_state(1, np.uint64)[0]
-    rng = torch.Generator().manual_seed(int(state >> 1))
+    rng = random_stream(Purpose.SAMPLES, [1, 2, 3])
     latent = trained.flow.sample(200, rng)
     x, log_det = trained.target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
     assert np.array_equal(samples.log_prob[:200], torch.logsumexp((latent.log_prob - log_det)[None], 0).numpy())

@@ -9,11 +9,15 @@ from itertools import pairwise
 import pytest
 import torch
 from one_torsion import OneTorsion
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from boltzgen.training.challengers import LEAST_ROUND, Challengers
+from boltzgen.coordinates.charts import wrap
+from boltzgen.flow.generator import Slow
+from boltzgen.training.budget import STEPS_TO_JUDGE
+from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, Challengers, Structures
 from boltzgen.training.method import ANNEALED, DATA
 from boltzgen.training.replay import Pool
-from boltzgen.training.trainer import STEPS_TO_JUDGE, STEPS_TO_TELL_SPEED, Trainer, TrainSettings
+from boltzgen.training.trainer import Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}
 """80,000 draws of the flow: the rounds are as short as they may be."""
@@ -77,6 +81,33 @@ def test_proposals_have_their_density(challengers):
     assert torch.allclose(lengths[dense] / 4000, torch.full((int(dense.sum()),), 2.0 * math.pi / 24), rtol=0.3)
 
 
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest result of any operation."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_the_density_of_proposals_is_right_and_small_for_several_torsions(dipeptide_target):
+    """All kernels around one structure are one Gaussian; an array of all kernels and torsions would fill a GPU."""
+    challengers = Challengers(dipeptide_target.to(torch.float32), seed=0)
+    centre = torch.tensor([[3.1, -1.0, 0.0, 0.0, 0.0]])  # the first beside the seam, the last three are rotors
+    slow = Slow(torch.zeros(1, dtype=torch.int64), centre)
+    challengers._structures = Structures(slow, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1))
+    with LargestTensor() as largest:
+        lead = challengers.propose(400, torch.Generator().manual_seed(0))
+    z = wrap(lead.torsions - centre[:, :2]) / KERNEL_WIDTH
+    assert (lead.torsions[:, 0] < 0).any()
+    expected = -0.5 * z.square().sum(1) - 2.0 * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
+    assert torch.allclose(lead.log_prob, expected, atol=1e-4)  # float32 angles near π over a width of 0.2
+    assert largest.elements <= 400 * KERNELS
+
+
 def test_structures_are_of_the_temperature_of_the_target(double, challengers):
     """⟨u⟩ against exact draws: both wells are alike, so the barrier between them does not matter."""
     u = challengers._structures.u.double()
@@ -117,7 +148,7 @@ def test_resumed_training_goes_on_with_its_challengers(double):
 
     straight, broken, resumed = trainer(), trainer(), trainer()
     assert straight.run(lambda p: None, lambda: True, lambda: None)
-    assert not broken.run(lambda p: None, lambda: broken.progress < 0.7, lambda: None)
+    assert not broken.run(lambda p: None, lambda: broken.budget.progress < 0.7, lambda: None)
     assert broken.challengers.n_structures > 0
     resumed.load_state(broken.state())
     assert resumed.run(lambda p: None, lambda: True, lambda: None)
@@ -130,38 +161,19 @@ def test_resumed_training_goes_on_with_its_challengers(double):
 def test_training_ends_early_when_there_is_nothing_left_to_gain(double):
     trainer = double.train(ANNEALED, max_energies=600_000, exchange_share=0.0)
     assert trainer.finished
-    assert trainer.energies < 500_000
+    assert trainer.counters.energies < 500_000
     assert double.reverse_kl(trainer.result)[0] < 0.02
-
-
-def test_the_first_round_of_a_time_budget_waits_for_the_speed(double):
-    """By a guess of the speed it might take half of the time where energies are slow."""
-    trainer = Trainer(double.target, double.architecture, TrainSettings(None, time_budget=7200.0))
-    steps = iter(range(STEPS_TO_TELL_SPEED))
-    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
-    assert trainer.challengers.energies == 0
-    steps = iter(range(1))
-    trainer.seconds = 600.0  # 10 energies a second
-    trainer.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
-    assert trainer.challengers.energies == 0  # too few for a round
-
-
-def test_a_budget_without_exchange_is_all_draws(double):
-    expected = [
-        Trainer(double.target, double.architecture, TrainSettings(n))._expected_draws for n in (1_000_000, 3_000_000)
-    ]
-    assert expected == pytest.approx([1_000_000, 2_000_000])
 
 
 @pytest.mark.parametrize(("thin", "ends"), [(math.nan, False), (0.3, False), (0.001, True)])
 def test_a_training_that_lacks_what_exchange_found_does_not_end_early(double, thin, ends):
     """Draws of a flow that has lost a well are as good as independent ones of the other."""
     trainer = Trainer(double.target, double.architecture, TrainSettings(5_000_000))
-    trainer.cooling.level, trainer._steps_at_level = trainer.cooling.levels, STEPS_TO_JUDGE
-    trainer.energies, trainer.history = 1_000_000, STEPS_TO_JUDGE * [{"target_ess_fraction": 0.99}]
+    trainer.cooling.level, trainer.cooling.steps = trainer.cooling.levels, STEPS_TO_JUDGE
+    trainer.counters.energies, trainer.history = 1_000_000, STEPS_TO_JUDGE * [{"target_ess_fraction": 0.99}]
     trainer.challengers.rounds, trainer.challengers.thin = 5, thin
-    trainer._stop_if_enough()
-    assert (trainer.needed < 1.0) == ends
+    trainer._end_if_enough()
+    assert (trainer.budget.needed < 1.0) == ends
 
 
 def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
@@ -175,4 +187,4 @@ def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
     monkeypatch.setattr(Pool, "draw", draw)
     trainer = double.train(ANNEALED, **MOSTLY_EXCHANGE)
     assert trainer.history[-1]["challengers"] > 100
-    assert trainer.replayed == sum(drawn)
+    assert trainer.counters.replayed == sum(drawn)

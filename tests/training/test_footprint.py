@@ -10,7 +10,7 @@ import torch
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.training.footprint import _saved_bytes, training_memory
 from boltzgen.training.method import ANNEALED, DATA, ENERGY
-from boltzgen.training.trainer import REPLAY_CAPACITY
+from boltzgen.training.replay import REPLAY_CAPACITY
 
 CPU = torch.device("cpu")
 

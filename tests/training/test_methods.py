@@ -11,6 +11,7 @@ import torch
 from one_torsion import K_ANGLE, K_BOND, KT, R0, THETA0, OneTorsion
 
 from boltzgen.flow.generator import Architecture, Generator, Slow
+from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.training.data import DataSet, LatentFrames, held_out_loss, negative_log_likelihood
 from boltzgen.training.gradient import GradientWorkers, Sources, StepPlan
 from boltzgen.training.method import ANNEALED, DATA, ENERGY, METHODS
@@ -94,8 +95,8 @@ def test_weighted_frames_lead_to_the_weighted_ensemble(double):
     trainer = double.train(DATA, data=replace(frames, weights=weights / weights.sum()))
     # 2 % of the mass: 10,000 frames leave 0.4 %, the splines less than 1 %
     assert double.share_above_zero(trainer.result) == pytest.approx(0.2, abs=0.02)
-    assert trainer.energies == trainer.forces == 0
-    assert trainer.frames == trainer.history[-1]["frames"] <= 100_000
+    assert trainer.counters.energies == trainer.counters.forces == 0
+    assert trainer.counters.frames == trainer.history[-1]["frames"] <= 100_000
 
 
 def test_plain_reverse_kl_misses_the_mode_that_annealing_finds():
@@ -115,11 +116,11 @@ def test_overfitting_shows_and_the_best_weights_are_taken(single):
     """Sixty frames: the loss of the held-out ones rises while that of the others falls."""
     trainer = single.train(DATA, data=single.frames(60, seed=3), max_energies=100_000)
     measured = [row["held_out_nll"] for row in trainer.history if not math.isnan(row["held_out_nll"])]
-    assert trainer.best.loss == min(measured) < measured[-1] - 0.5
-    assert trainer.frames < 100_000  # and it ended early
+    assert trainer.held_out.best.loss == min(measured) < measured[-1] - 0.5
+    assert trainer.counters.frames < 100_000  # and it ended early
     assert trainer.history[-1]["loss_data"] < trainer.history[20]["loss_data"]
     held_out = trainer.sources.data.held_out
-    assert held_out_loss(trainer.result, held_out) == pytest.approx(trainer.best.loss)
+    assert held_out_loss(trainer.result, held_out) == pytest.approx(trainer.held_out.best.loss)
 
 
 def test_resumed_training_on_data_is_the_same_training(single):
@@ -137,7 +138,10 @@ def test_resumed_training_on_data_is_the_same_training(single):
     assert resumed.run(lambda p: None, lambda: True, lambda: None)
     for a, b in zip(straight.result.parameters(), resumed.result.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert (resumed.frames, resumed.best.loss) == (straight.frames, straight.best.loss)
+    assert (resumed.counters.frames, resumed.held_out.best.loss) == (
+        straight.counters.frames,
+        straight.held_out.best.loss,
+    )
 
 
 def test_a_step_of_annealing_is_the_sum_that_it_was_before_there_were_methods(dipeptide_target):
@@ -154,8 +158,7 @@ def test_a_step_of_annealing_is_the_sum_that_it_was_before_there_were_methods(di
     pools = replay.pool(heat), replay.pool(hot)
     step = workers.step(StepPlan(250, heat, hot, pools, (0, 1)))
 
-    state = np.random.SeedSequence((0, 1, 0)).generate_state(1, np.uint64)[0]
-    rng = torch.Generator().manual_seed(int(state >> 1))
+    rng = random_stream(Purpose.DRAWS, (0, 1, 0))
     uniform = broad_choice(250, 62, torch.tensor([0, 1]), rng)  # a quarter; φ and ψ, no rotors
     heats = torch.tensor(225 * [heat] + 25 * [hot])  # a tenth
     scored = score(generator, target, 250, rng, uniform, heats)

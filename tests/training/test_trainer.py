@@ -11,8 +11,8 @@ import torch
 from boltzgen.flow.generator import Architecture
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.objectives import reverse_kl, score
-from boltzgen.training.replay import ESS_FLOOR, HOT_CAPACITY, _tempering
-from boltzgen.training.trainer import REPLAY_CAPACITY, Diverged, Trainer, TrainSettings
+from boltzgen.training.replay import ESS_FLOOR, HOT_CAPACITY, REPLAY_CAPACITY, _tempering
+from boltzgen.training.trainer import Diverged, Trainer, TrainSettings
 
 
 def trainer_on(target, **settings):
@@ -32,7 +32,7 @@ def test_threads_do_not_change_the_result(dipeptide_target):
         trainer.cooling.level = trainer.cooling.levels
         assert trainer.run(lambda p: None, lambda: True, lambda: None)
         assert trainer.history[-2]["batch"] == 2048  # two parts
-        assert trainer.replayed > 0
+        assert trainer.counters.replayed > 0
     assert all(torch.equal(a, b) for a, b in zip(one.average.parameters(), two.average.parameters(), strict=True))
 
 
@@ -43,12 +43,12 @@ def test_resumed_training_is_the_same_training(dipeptide_target):
     assert straight.run(lambda p: None, lambda: True, lambda: None)
     broken = trainer_on(dipeptide_target, **settings)
     assert not run_steps(broken, 35)
-    assert broken.replayed > 0
+    assert broken.counters.replayed > 0
     assert broken.cooling.level > 0
     resumed = trainer_on(dipeptide_target, **settings)
     resumed.load_state(broken.state())
     assert resumed.run(lambda p: None, lambda: True, lambda: None)
-    assert resumed.energies == straight.energies == 60_000
+    assert resumed.counters.energies == straight.counters.energies == 60_000
     assert len(resumed.history) == len(straight.history)
     for a, b in zip(straight.average.parameters(), resumed.average.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -66,7 +66,7 @@ def test_energies_are_counted_exactly(dipeptide_target):
 
     trainer.target.reduced_potential = counted
     run_steps(trainer, 5)
-    assert trainer.energies == calls == trainer.counts()["n_energy_evaluations"]
+    assert trainer.counters.energies == calls == trainer.counts()["n_energy_evaluations"]
 
 
 def test_failed_energies_are_counted_and_left_out(dipeptide_target):
@@ -78,8 +78,8 @@ def test_failed_energies_are_counted_and_left_out(dipeptide_target):
 
     trainer.target.reduced_potential = broken
     run_steps(trainer, 2)
-    assert trainer.failed_energies == 6
-    assert trainer.skipped_steps == 0
+    assert trainer.counters.failed_energies == 6
+    assert trainer.counters.skipped_steps == 0
     assert all(torch.isfinite(p).all() for p in trainer.generator.parameters())
 
 
@@ -90,7 +90,7 @@ def test_steps_without_finite_gradient_are_skipped_and_counted(dipeptide_target)
     # finite value, infinite slope
     trainer.target.reduced_potential = lambda x, *a, **k: evaluate(x, *a, **k) + (x[0, 0] * 0.0).sqrt()
     run_steps(trainer, 2)
-    assert trainer.skipped_steps == 2
+    assert trainer.counters.skipped_steps == 2
     with pytest.raises(Diverged) as caught:
         run_steps(trainer, 50)
     assert caught.value.batch["stiff"].shape == (256, trainer.target.coordinates.n_stiff)
@@ -114,7 +114,7 @@ def test_training_survives_a_batch_without_any_energy(dipeptide_target):
     evaluate = trainer.target.reduced_potential
     trainer.target.reduced_potential = lambda x, *a, **k: evaluate(x, *a, **k) * math.nan
     run_steps(trainer, 22)
-    assert trainer.failed_energies == trainer.energies
+    assert trainer.counters.failed_energies == trainer.counters.energies
     assert all(torch.isfinite(p).all() for p in trainer.generator.parameters())
 
 
@@ -140,16 +140,6 @@ def test_batches_grow_with_the_budget_and_are_bounded():
     assert [schedule.batch(0.0, n) for n in (1e3, 6e5, 5e6, 2e7, 1e12)] == [256, 256, 1024, 2048, 4096]
 
 
-def test_expected_draws_follow_the_speed_of_a_time_budget(dipeptide_target):
-    architecture = Architecture.of(dipeptide_target.coordinates)
-    trainer = Trainer(dipeptide_target, architecture, TrainSettings(None, time_budget=100.0, exchange_share=0.0))
-    assert trainer._expected_draws == 1e6
-    trainer.step, trainer.energies, trainer.seconds = 50, 400_000, 10.0
-    assert trainer._expected_draws == pytest.approx(4e6)
-    trainer.settings = TrainSettings(1_000_000, time_budget=100.0, exchange_share=0.0)
-    assert trainer._expected_draws == 1e6
-
-
 def test_tempering_keeps_the_effective_share():
     log_weight = 5.0 * torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     power = _tempering(log_weight)
@@ -169,8 +159,8 @@ def test_clipped_loss_equals_the_plain_one_without_outliers(dipeptide_target):
 def test_draws_of_other_temperatures_are_remembered_and_kept_apart(dipeptide_target):
     trainer = trainer_on(dipeptide_target, max_energies=40_000)
     assert trainer.run(lambda p: None, lambda: True, lambda: None)
-    heats = [trainer._heat(level) for level in range(trainer.cooling.levels + 1)]
-    pools = [trainer.replay.pool(heat) for heat in heats]
+    heats = [trainer.memory.heat(level) for level in range(trainer.cooling.levels + 1)]
+    pools = [trainer.memory.replay.pool(heat) for heat in heats]
     assert all(
         pool is not None and bool((pool.slow.heat == heat).all()) for pool, heat in zip(pools, heats, strict=True)
     )
@@ -183,4 +173,4 @@ def test_a_last_batch_of_a_few_draws_is_trained_on(dipeptide_target):
     trainer = trainer_on(dipeptide_target, max_energies=20_738)
     assert trainer.run(lambda p: None, lambda: True, lambda: None)
     assert trainer.history[-1]["batch"] == 2
-    assert trainer.energies == 20_738
+    assert trainer.counters.energies == 20_738
