@@ -39,7 +39,7 @@ from boltzgen.storage.tree import get_tree, put_tree
 FORMAT = "boltzgen-sampler"
 SCHEMA_VERSION = 3
 
-LIBRARIES = "arviz-stats h5py mdtraj numpy openmm openmmforcefields rdkit scipy torch"
+LIBRARIES = "arviz-stats h5py mdtraj numpy openmm openmmforcefields pymbar rdkit scipy torch"
 
 
 class _Member:
