@@ -29,7 +29,7 @@ def state_masks(
     have the names of ``angles``, and ``ring shape 1`` for the charts ``shape`` of a molecule with several.
     """
     masks: dict[str, NDArray[np.bool_]] = {}
-    for label, _, _ in ramachandran_pairs({name: () for name in angles}):
+    for label, _, _ in ramachandran_pairs(dict.fromkeys(angles, ())):
         phi, psi = angles[f"phi:{label}"], angles[f"psi:{label}"]
         basin = assign_basins(phi, psi)
         masks |= {f"{label}:{name}": basin == k for k, name in enumerate(BASINS)}

@@ -69,19 +69,18 @@ def chain_population(inside: ArrayLike, kept: ArrayLike) -> Estimate:
         If no frame is kept.
     """
     mask = np.asarray(kept, dtype=bool)
-    return chain_average(np.asarray(inside, dtype=bool), mask)
+    return chain_ratio((np.asarray(inside, dtype=bool) & mask).sum(axis=1), mask.sum(axis=1))
 
 
-def chain_average(values: ArrayLike, weights: ArrayLike) -> Estimate:
-    """Weighted mean of ``values (W, F)`` that lie from 0 to 1, as :func:`chain_population`."""
-    w = np.asarray(weights, dtype=np.float64)
-    sums, totals = (w * np.asarray(values, dtype=np.float64)).sum(axis=1), w.sum(axis=1)
-    if not totals.any():
+def chain_ratio(parts: ArrayLike, totals: ArrayLike) -> Estimate:
+    """Σ parts / Σ totals of chains, each ``(W,)`` with 0 ≤ part ≤ total, with the error of :func:`chain_population`."""
+    sums, weights = np.asarray(parts, dtype=np.float64), np.asarray(totals, dtype=np.float64)
+    if not weights.any():
         raise ValueError("no frame is kept.")
-    value = float(np.clip(sums.sum() / totals.sum(), 0.0, 1.0))
-    if np.count_nonzero(totals) < FEWEST_CHAINS or not 0.0 < value < 1.0:
+    value = float(np.clip(sums.sum() / weights.sum(), 0.0, 1.0))
+    if np.count_nonzero(weights) < FEWEST_CHAINS or not 0.0 < value < 1.0:
         return Estimate(value, None)
-    residuals = (sums - value * totals) / totals.mean()
+    residuals = (sums - value * weights) / weights.mean()
     return Estimate(value, float(residuals.std(ddof=1) / np.sqrt(len(residuals))))
 
 
