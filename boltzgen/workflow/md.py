@@ -141,7 +141,7 @@ def _simulate(stage: Stage, target: Target, config: Config, context: Context) ->
     started, settings, path = time.monotonic(), config.md, stage.directory.path
     budget = _time_budget(settings)
     deadline = None if budget is None else started + DYNAMICS_SHARE * budget
-    jobs, n_energies = _jobs(stage.directory, target, config, deadline)
+    jobs, n_energies = ladder_jobs(stage.directory, target, config, deadline)
     parts = simulate_all(jobs, _Reporting(context, jobs, started, deadline))
     context.reporter.done("md")
     simulated = joined(parts)
@@ -189,7 +189,7 @@ def _simulate(stage: Stage, target: Target, config: Config, context: Context) ->
     return stage.write(lambda file: fill_simulation(file, target.molecule, simulation, tree), summary)
 
 
-def _jobs(
+def ladder_jobs(
     directory: RunDirectory, target: Target, config: Config, deadline: float | None
 ) -> tuple[list[LadderJob], int]:
     """What each process simulates, and the energies spent on their start."""
