@@ -131,7 +131,7 @@ USAGE = [
         (["train", "mol.run", "--solvent", "hct"], "is prepared already"),
         (["md", "mol.run", "--solvent", "hct"], "is prepared already"),
         (["md", "none.run"], "none.run: no such file"),
-        (["md", "mol.run", "--time-budget", "soon"], "md.time_budget = 'soon'"),
+        (["md", "mol.run", "--time-budget", "soon"], "md.time_budget = soon: must be a time"),
         (["md", "mol.run", "--set", "md.rungs=1"], "md.rungs = 1: must be an integer >= 2"),
         (["sample"], "no run directory is given"),
         (["sample", "none.run"], "none.run: no such run directory"),
