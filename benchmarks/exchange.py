@@ -1,34 +1,27 @@
 """Replica exchange of a prepared run for a given time: positions at the lowest temperature, ladder by ladder.
 
-The engine is the batched one of ``boltzgen.dynamics``. Ladders are independent. Each begins on its own structures,
-conformers from ETKDG with the seed of this run, another one on every rung; what they did in the first share of the time
-is left out.
+The engine, the starts and the processes are those of ``boltzgen md``, without its statistics and its file.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from reference import Recorder, Reference
 
-from boltzgen.dynamics.langevin import repartition_hydrogen_masses
-from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
-from boltzgen.energy import PotentialEnergy
+from boltzgen.config import resolve_config
 from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.tree import get_tree
-from boltzgen.target import Target
-from boltzgen.workflow.conformers import search_conformers
+from boltzgen.workflow.ladders import joined
 from boltzgen.workflow.load import load_target
+from boltzgen.workflow.md import ladder_jobs
+from boltzgen.workflow.processes import simulate_all
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,6 @@ class Ladders:
     rungs: int | None = None
     highest: float = 1000.0  # K
     timestep: float = 2.0  # fs
-    hydrogen_mass: float = 3.0  # dalton
     swap: int = 100  # steps between exchanges
     burn_in: float = 0.2  # share of the time after the start
 
@@ -48,7 +40,7 @@ class Ladders:
 class Trajectory:
     """What came of it: ``positions (ladders, frames, atoms, 3)`` in nm, float32, of the ladders that did not fail.
 
-    ``nanoseconds`` and ``energies`` are of all walkers, burn-in included; ``seconds`` are of the slowest process.
+    ``nanoseconds`` and ``energies`` are of all walkers, burn-in included.
     """
 
     positions: np.ndarray
@@ -58,20 +50,6 @@ class Trajectory:
     acceptance: np.ndarray
     round_trips: int
     n_failed: int
-
-    @classmethod
-    def of(cls, parts: list[Trajectory]) -> Trajectory:
-        """Join ladders of several processes, cut to equal length."""
-        length = min(part.positions.shape[1] for part in parts)
-        return cls(
-            np.concatenate([part.positions[:, :length] for part in parts]),
-            sum(part.nanoseconds for part in parts),
-            sum(part.energies for part in parts),
-            max(part.seconds for part in parts),
-            np.mean([part.acceptance for part in parts], axis=0),
-            sum(part.round_trips for part in parts),
-            sum(part.n_failed for part in parts),
-        )
 
     def save(self, path: Path, reference: Reference) -> None:
         """One npz file with the torsions for ``compare.py``."""
@@ -87,17 +65,34 @@ class Trajectory:
 def exchange(
     run: Path, ladders: Ladders, seconds: float, seed: int, threads: int = 1, frames: int = 100_000
 ) -> Trajectory:
-    """Run for ``seconds``, start and burn-in included, and keep about ``frames`` positions in all.
-
-    ``threads`` processes share the ladders, each with a seed of its own.
-    """
-    shares = [(ladders.count + k) // threads for k in range(threads)]
-    work = partial(_simulate, run, ladders, seconds, frames // threads)
-    seeds = [[seed, k] for k in range(threads)]
-    if threads == 1:
-        return work(shares[0], seeds[0])
-    with ProcessPoolExecutor(threads, get_context("spawn")) as pool:
-        return Trajectory.of(list(pool.map(work, shares, seeds)))
+    """Run for ``seconds``, start and burn-in included, and keep at most ``frames`` positions in all."""
+    started = time.monotonic()
+    flags = {
+        "seed": seed,
+        "threads": threads,
+        "md.ladders": ladders.count,
+        "md.rungs": ladders.rungs,
+        "md.highest_temperature": ladders.highest,
+        "md.timestep": ladders.timestep,
+        "md.steps": ladders.swap,
+        "md.burn_in": ladders.burn_in,
+        "md.frames": frames,
+    }
+    config = resolve_config(None, [], {key: value for key, value in flags.items() if value is not None})
+    directory = RunDirectory(run)
+    jobs, _ = ladder_jobs(directory, load_target(directory), config, started + seconds)
+    parts = simulate_all(jobs, lambda rounds: None)
+    whole = joined(parts)
+    steps = sum(part.rounds * job.steps * job.n_walkers for part, job in zip(parts, jobs, strict=True))
+    return Trajectory(
+        whole.frames["positions"][:, ~whole.failed].transpose(1, 0, 2, 3),
+        steps * ladders.timestep * 1e-6,
+        steps,
+        time.monotonic() - started,
+        whole.accepted / whole.attempted,
+        int(whole.round_trips.sum()),
+        whole.n_failed,
+    )
 
 
 def reference_of(run: Path, trajectory: Trajectory) -> Reference:
@@ -119,60 +114,3 @@ def _structure(directory: RunDirectory) -> np.ndarray:
     """The lowest conformer ``(atoms, 3)`` of a prepared run."""
     with open_hdf5(directory.system_h5) as file:
         return get_tree(file["conformers"])["positions"][0]
-
-
-def _simulate(run: Path, ladders: Ladders, seconds: float, frames: int, count: int, seed: list[int]) -> Trajectory:
-    started = time.perf_counter()
-    torch.set_num_threads(1)
-    directory = RunDirectory(run)
-    target = load_target(directory)
-    replicas = _replicas(target, _structure(directory), ladders, count, np.random.SeedSequence(seed))
-    end, now = started + seconds, time.perf_counter()
-    rounds, of_one = _run_until(replicas, ladders.swap, now + ladders.burn_in * (end - now))
-    n = max(2, int((end - time.perf_counter()) / of_one))
-    kept: list[torch.Tensor] = []
-
-    def keep(frame: Frame) -> None:
-        kept.append(frame.at(0)[0].permute(2, 0, 1).float())
-
-    result = replicas.run(n, steps=ladders.swap, observer=keep, every=max(1, math.ceil(n * count / frames)))
-    steps = (rounds + n) * ladders.swap * replicas.walkers.energy.numel()
-    return Trajectory(
-        torch.stack(kept, dim=1)[~result.failed].numpy(),
-        steps * ladders.timestep * 1e-6,
-        steps,
-        time.perf_counter() - started,
-        result.acceptance.numpy(),
-        int(result.round_trips.sum()),
-        result.n_failed,
-    )
-
-
-def _run_until(replicas: ReplicaExchange, swap: int, end: float) -> tuple[int, float]:
-    """Do rounds until the clock shows ``end``, two at least; their number, and the seconds of one after the first."""
-    replicas.run(1, steps=swap)
-    started, rounds = time.perf_counter(), 0
-    while rounds == 0 or time.perf_counter() < end:
-        replicas.run(1, steps=swap)
-        rounds += 1
-    return rounds + 1, (time.perf_counter() - started) / rounds
-
-
-def _replicas(
-    target: Target, structure: np.ndarray, ladders: Ladders, count: int, seed: np.random.SeedSequence
-) -> ReplicaExchange:
-    tree, molecule = target.to_tree()["potential"], target.molecule
-    embedding, noise = (int(state >> 1) for state in seed.generate_state(2, np.uint32))
-    search = search_conformers(molecule, structure, PotentialEnergy.from_tree(tree), count, embedding)
-    conformers = torch.as_tensor(search.positions if len(search.positions) else structure[None]).permute(1, 2, 0)
-    n = ladders.rungs or max(8, math.ceil(math.sqrt(molecule.n_atoms)))
-    chosen = (torch.arange(n)[:, None] + torch.arange(count)).reshape(-1) % conformers.shape[-1]
-    return ReplicaExchange(
-        PotentialEnergy.from_tree(tree, torch.float32),
-        conformers[..., chosen].float(),
-        repartition_hydrogen_masses(molecule.masses, molecule.bonds, ladders.hydrogen_mass),
-        geometric_temperatures(target.temperature, ladders.highest, n),
-        timestep=ladders.timestep,
-        recentre=True,
-        generator=torch.Generator().manual_seed(noise),
-    )

@@ -205,16 +205,41 @@ class AnalyzeConfig(_Section):
     strict: bool = Field(default=False, description="fail (exit 7) unless the verdict is OK")
 
 
+class MdConfig(_Section):
+    """Replica exchange as a reference: how long, and on which ladders of temperatures."""
+
+    time_budget: Duration | None = Field(
+        default=None, description="seconds, or text such as 30m, of all that md does; 10 minutes without any budget"
+    )
+    max_energies: Count | None = Field(default=None, description="energy evaluations, all that md does")
+    ladders: int | None = Field(
+        default=None, ge=1, le=10_000, description="independent ones; without it 32, or fewer where the budget is small"
+    )
+    rungs: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="temperatures of a ladder; without it the root of the number of atoms, at least 8",
+    )
+    highest_temperature: float = Field(default=1000.0, gt=0, le=10_000, description="K, of the highest rung")
+    timestep: float = Field(default=2.0, gt=0, le=4.0, description="fs, with hydrogens of 3 dalton")
+    friction: float = Field(default=1.0, gt=0, le=1000.0, description="1/ps, of Langevin dynamics")
+    steps: int = Field(default=100, ge=1, le=10**6, description="between exchanges")
+    burn_in: float = Field(default=0.2, ge=0, le=0.9, description="share of the dynamics that is left out")
+    frames: int = Field(default=100_000, ge=100, le=10**7, description="kept at the run's temperature, at most")
+
+
 class Config(_Section):
     """Everything a run depends on besides its input; frozen, and stored in every file that a run writes."""
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="of every random stream")
-    threads: int = Field(default=0, ge=0, le=4096, description="CPU threads of training; 0: one for each core")
+    threads: int = Field(default=0, ge=0, le=4096, description="CPU threads of training and md; 0: one for each core")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     sample: SampleConfig = Field(default_factory=SampleConfig)
     reweight: ReweightConfig = Field(default_factory=ReweightConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    md: MdConfig = Field(default_factory=MdConfig)
 
 
 SECTIONS: dict[str, type[_Section]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from boltzgen import __version__
 from boltzgen.cli import options
 from boltzgen.cli.command import command
 from boltzgen.cli.errors import run_guarded
-from boltzgen.cli.plan import STAGES, Plan, existing_run, new_run, seconds
+from boltzgen.cli.plan import STAGES, Plan, existing_run, new_run, prepared_or_new, seconds
 from boltzgen.cli.progress import write
 from boltzgen.errors import InputError
 
@@ -100,13 +99,10 @@ def train(
     resume: options.Resume = True,
 ) -> Plan:
     """Train the flow, from energies alone or from frames too; a molecule is prepared first."""
-    prepared = source is not None and smiles is None and Path(source).is_dir()
-    if prepared and output is not None:
-        raise InputError(f"{source}: is a run directory already. Leave -o out.")
-    directory = Path(str(source)) if prepared else new_run(source, smiles, output)
+    directory, stages = prepared_or_new(source, output, smiles)
     return Plan(
         directory,
-        ("train",) if prepared else ("prepare", "train"),
+        (*stages, "train"),
         lambda workflow, *rest: workflow.train(source, smiles, directory, *rest),
         resume=resume,
         max_time=seconds(max_time, "--max-time"),
@@ -133,6 +129,18 @@ def analyze(run: options.Run = None) -> Plan:
     """Make free-energy surfaces, populations with errors, plots and the verdict."""
     directory = existing_run(run)
     return Plan(directory, ("analyze",), lambda workflow, *rest: workflow.analyze(directory, *rest))
+
+
+@command(app, *options.PREPARATION, options.MD_TIME_BUDGET, options.MD_MAX_ENERGIES)
+def md(source: options.SourceOrRun = None, output: options.Output = None, smiles: options.Smiles = None) -> Plan:
+    """Simulate by replica exchange, as a reference for what the flow gives; a molecule is prepared first."""
+    directory, stages = prepared_or_new(source, output, smiles)
+    return Plan(
+        directory,
+        (*stages, "md"),
+        lambda workflow, *rest: workflow.md(source, smiles, directory, *rest),
+        preview=lambda workflow, *rest: workflow.preview_md(source, smiles, directory, *rest),
+    )
 
 
 @command(app)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 MOLECULE, TRAINING, SAMPLING, GATES = "Molecule", "Training", "Samples", "Quality gates (exit 7 if not met)"
+SIMULATION = "Simulation"
 CONFIGURATION, BEHAVIOUR = "Configuration", "Behaviour"
 
 
@@ -179,6 +180,22 @@ DATA = Flag(
     metavar="FILE",
     kind=list[str],
 )
+MD_TIME_BUDGET = Flag(
+    "time_budget",
+    ("--time-budget",),
+    "Time of all that md does (90s, 30m, 01:30:00). Without any budget: 10m.",
+    SIMULATION,
+    key="md.time_budget",
+    metavar="TIME",
+)
+MD_MAX_ENERGIES = Flag(
+    "max_energies",
+    ("--max-energies",),
+    "Energy evaluations of all that md does (5e8). With it alone, seed and threads decide the result.",
+    SIMULATION,
+    key="md.max_energies",
+    metavar="N",
+)
 N_SAMPLES = Flag(
     "n",
     ("-n",),
@@ -265,7 +282,7 @@ COMMON = (
     Flag(
         "threads",
         ("--threads",),
-        "CPU threads of training; 0: all cores.",
+        "CPU threads of training and md; 0: all cores.",
         CONFIGURATION,
         key="threads",
         metavar="N",

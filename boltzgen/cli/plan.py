@@ -43,6 +43,7 @@ class Plan:
             "train": ["flow.h5", "metrics.csv"],
             "sample": [samples],
             "reweight": ["ensemble.h5"],
+            "md": ["md.h5"],
             "analyze": ["analysis.h5", "report.html", "plots/*.png", "*.csv", "representatives.pdb"],
         }
         return [str(self.run / name) for stage in self.stages for name in names[stage]]
@@ -76,6 +77,14 @@ def new_run(source: str | None, smiles: str | None, output: Path | None) -> Path
         output = Path(Path(source.removesuffix(".gz")).stem + ".run")
     _check_writable(output)
     return output
+
+
+def prepared_or_new(source: str | None, output: Path | None, smiles: str | None) -> tuple[Path, tuple[str, ...]]:
+    """The run directory of an INPUT or RUN, and the stages that it needs first; see :func:`new_run`."""
+    prepared = source is not None and smiles is None and Path(source).is_dir()
+    if prepared and output is not None:
+        raise InputError(f"{source}: is a run directory already. Leave -o out.")
+    return (Path(str(source)), ()) if prepared else (new_run(source, smiles, output), ("prepare",))
 
 
 def existing_run(run: Path | None) -> Path:

@@ -44,7 +44,7 @@ def _rotor(graph: MolecularGraph, rows: Sequence[Row], lead: Row) -> Rotor | Non
         return Rotor(tuple((a,) for a in group)) if single else None
     if len(group) == 2 and not _is_planar(graph.positions, group, b, c):
         return None
-    colours = _colours(graph, (b, c))
+    colours = colours_of(graph, (b, c))
     if len({colours[a] for a in group}) > 1:
         return None
     return _half_turn(graph, colours, group, b) if len(group) == 2 else _third_turn(graph, colours, group, b)
@@ -137,8 +137,8 @@ def _is_planar(positions: np.ndarray, group: list[int], b: int, c: int) -> bool:
     return bool(cosine < np.cos(PLANAR_OFFSET))
 
 
-def _colours(graph: MolecularGraph, fixed: tuple[int, int]) -> list[int]:
-    """Atoms by element and surroundings (refined until nothing changes); those of the axis are unlike all others."""
+def colours_of(graph: MolecularGraph, fixed: tuple[int, ...] = ()) -> list[int]:
+    """Atoms by element and surroundings (refined until nothing changes); those ``fixed`` are unlike all others."""
     keys: list[tuple] = [(z, fixed.index(a) if a in fixed else -1) for a, z in enumerate(graph.numbers)]
     colours = _numbered(keys)
     while True:

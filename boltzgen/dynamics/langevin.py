@@ -212,3 +212,14 @@ def repartition_hydrogen_masses(
             "Ask for lighter hydrogens."
         )
     return new
+
+
+def slowed_masses(masses: ArrayLike, bonds: Iterable[tuple[int, int]]) -> Tensor:
+    """Masses ``(atoms,)`` in dalton that bear a time step of 2 fs: hydrogens of 3 where the molecule has it to give.
+
+    Where it has not, as water and hydrogen, every atom weighs 6 at least; positions do not notice.
+    """
+    try:
+        return repartition_hydrogen_masses(masses, bonds)
+    except InputError:
+        return torch.as_tensor(masses, dtype=torch.float64).clamp(min=6.0)

@@ -81,6 +81,8 @@ class ExchangeResult:
         ``(W,)``, ladders that hold a failed walker: what they give after the failure is no equilibrium average.
     n_failed
         Failed walkers.
+    n_exchanges
+        Rounds done.
     """
 
     temperatures: Tensor
@@ -90,6 +92,7 @@ class ExchangeResult:
     occupancy: Tensor
     failed: Tensor
     n_failed: int
+    n_exchanges: int
 
     @property
     def acceptance(self) -> Tensor:
@@ -158,15 +161,19 @@ class ReplicaExchange:
         steps: int,
         observer: Callable[[Frame], None] | None = None,
         every: int = 1,
+        keep_on: Callable[[int], bool] | None = None,
     ) -> ExchangeResult:
         """Do ``n_exchanges`` rounds of ``steps`` steps and one exchange each.
 
-        The observer sees every ``every``-th round, between its steps and its exchange.
+        The observer sees every ``every``-th round, between its steps and its exchange. ``keep_on`` is asked before each
+        round, with the number of those done, whether to go on.
         """
         n = len(self.temperatures)
         attempted, accepted = torch.zeros(2, n - 1, dtype=torch.int64, device=self.walker_at.device)
         tracker = _Tracker(self.rung, n)
-        for done in range(1, n_exchanges + 1):
+        done = 0
+        while done < n_exchanges and (keep_on is None or keep_on(done)):
+            done += 1
             self.langevin.run(steps)
             if self.recentre:
                 self.walkers.recentre()
@@ -179,9 +186,10 @@ class ReplicaExchange:
             attempted=attempted,
             accepted=accepted,
             round_trips=tracker.round_trips.reshape(n, -1),
-            occupancy=(tracker.visits.double() / max(1, n_exchanges)).reshape(n, -1, n),
+            occupancy=(tracker.visits.double() / max(1, done)).reshape(n, -1, n),
             failed=self.walkers.failed[self.walker_at].any(dim=0),
             n_failed=self.walkers.n_failed,
+            n_exchanges=done,
         )
 
     def _exchange(self, attempted: Tensor, accepted: Tensor) -> None:

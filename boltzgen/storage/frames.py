@@ -120,6 +120,10 @@ def _read_hdf5(path: Path, temperature: float) -> tuple[np.ndarray, list[_Atom],
                     f"{path}: its weights are for {made_for:g} K, the run is at {temperature:g} K. "
                     f"Reweight with --temperature {temperature:g} first."
                 )
+        elif isinstance(energies := file.get("observables/reduced_potential/value"), h5py.Dataset):
+            made_at = float(energies.attrs.get("temperature", temperature))
+            if not np.isclose(made_at, temperature, rtol=1e-6, atol=0.0):
+                raise InputError(f"{path}: was simulated at {made_at:g} K, the run is at {temperature:g} K.")
         return read_array(positions), _atoms_of_json(path, read_array(topology)), log_weight
 
 

@@ -39,7 +39,7 @@ from boltzgen.storage.tree import get_tree, put_tree
 FORMAT = "boltzgen-sampler"
 SCHEMA_VERSION = 3
 
-LIBRARIES = "arviz-stats h5py mdtraj numpy openmm openmmforcefields rdkit scipy torch"
+LIBRARIES = "arviz-stats h5py mdtraj numpy openmm openmmforcefields pymbar rdkit scipy torch"
 
 
 class _Member:
@@ -78,6 +78,7 @@ class RunDirectory:
     analysis_h5 = _Member("analysis.h5")
     report_html = _Member("report.html")
     plots = _Member("plots")
+    md_h5 = _Member("md.h5")
     log_txt = _Member("log.txt")
 
     def shard_h5(self, index: int, count: int) -> Path:

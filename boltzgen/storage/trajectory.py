@@ -1,4 +1,4 @@
-"""Weighted samples as one file that MDTraj, MDAnalysis, PyTables and h5py read.
+"""Frames of a molecule as one file that MDTraj, MDAnalysis, PyTables and h5py read.
 
 The file is at once MDTraj-HDF5 (Pande 1.1) and H5MD 1.1: both names of an array are hard links to one
 dataset. ``docs/format.md`` specifies it.
@@ -90,10 +90,42 @@ def fill_trajectory(file: h5py.File, molecule: Molecule, frames: Frames, tempera
             f"Frames of {frames.positions.shape[1]} atoms cannot be of a molecule of {molecule.n_atoms}. "
             "Give the files of one run."
         )
-    _fill_mdtraj(file, molecule, frames, temperature)
+    index = np.arange(len(frames.positions), dtype=np.float32)
+    meaning = "sample index; the samples are independent and have no physical time"
+    fill_frames(file, molecule, frames.positions, frames.reduced_potential, index, meaning, temperature)
+    _fill_weights(file, frames, temperature)
+
+
+def fill_frames(
+    file: h5py.File,
+    molecule: Molecule,
+    positions: np.ndarray,
+    reduced_potential: np.ndarray,
+    time: np.ndarray,
+    meaning_of_time: str,
+    temperature: float,
+) -> None:
+    """Write what every trajectory of ours has: frames, energies, topology, the molecule.
+
+    ``positions (n, N, 3)`` in nm, ``reduced_potential (n,)`` at ``temperature`` in K, ``time (n,)`` in ps.
+    """
+    _fill_mdtraj(file, molecule, positions, time, meaning_of_time)
+    energy = _put_frames(file, "potentialEnergy", reduced_potential.astype(np.float64) * thermal_energy(temperature))
+    energy.attrs["units"], energy.attrs["unit"] = np.bytes_("kilojoules_per_mole"), "kJ mol-1"
     _fill_h5md(file, molecule)
-    _fill_observables(file, frames, temperature)
+    put_observable(
+        file, "reduced_potential", reduced_potential.astype(np.float64), "U/kT at the attribute temperature, in K"
+    ).attrs["temperature"] = float(temperature)
     put_tree(file.require_group("boltzgen"), {"molecule": molecule.to_json()})
+
+
+def put_observable(file: h5py.File, name: str, values: np.ndarray, meaning: str) -> h5py.Dataset:
+    """Write one number for each frame as an observable of H5MD."""
+    group = file.create_group(f"observables/{name}")
+    group["step"], group["time"] = file["particles/trajectory/position/step"], file["time"]
+    dataset = _put_frames(group, "value", values)
+    dataset.attrs["meaning"] = meaning
+    return dataset
 
 
 def read_trajectory(path: Path) -> Frames:
@@ -165,8 +197,7 @@ def write_pdb(path: Path, molecule: Molecule, positions: np.ndarray) -> None:
     atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _fill_mdtraj(file: h5py.File, molecule: Molecule, frames: Frames, temperature: float) -> None:
-    n = len(frames.positions)
+def _fill_mdtraj(file: h5py.File, molecule: Molecule, positions: np.ndarray, time: np.ndarray, meaning: str) -> None:
     # MDTraj's own files have fixed-length byte strings here, and variable-length ones break its reader.
     for name, text in {
         "conventions": "Pande",
@@ -176,15 +207,11 @@ def _fill_mdtraj(file: h5py.File, molecule: Molecule, frames: Frames, temperatur
         "application": "boltzgen-sampler",
     }.items():
         file.attrs[name] = np.bytes_(text)
-    positions = _put_frames(file, "coordinates", frames.positions.astype(np.float32))
-    positions.attrs["units"], positions.attrs["unit"] = np.bytes_("nanometers"), "nm"
-    time = _put_frames(file, "time", np.arange(n, dtype=np.float32))
-    time.attrs["units"], time.attrs["unit"] = np.bytes_("picoseconds"), "ps"
-    time.attrs["meaning"] = "sample index; the samples are independent and have no physical time"
-    energy = _put_frames(
-        file, "potentialEnergy", frames.reduced_potential.astype(np.float64) * thermal_energy(temperature)
-    )
-    energy.attrs["units"], energy.attrs["unit"] = np.bytes_("kilojoules_per_mole"), "kJ mol-1"
+    coordinates = _put_frames(file, "coordinates", positions.astype(np.float32))
+    coordinates.attrs["units"], coordinates.attrs["unit"] = np.bytes_("nanometers"), "nm"
+    times = _put_frames(file, "time", time.astype(np.float32))
+    times.attrs["units"], times.attrs["unit"] = np.bytes_("picoseconds"), "ps"
+    times.attrs["meaning"] = meaning
     put_array(file, "topology", np.array([_topology_json(molecule)], dtype=np.bytes_))
 
 
@@ -208,7 +235,7 @@ def _fill_h5md(file: h5py.File, molecule: Molecule) -> None:
     put_array(file.create_group("connectivity"), "bonds", bonds)
 
 
-def _fill_observables(file: h5py.File, frames: Frames, temperature: float) -> None:
+def _fill_weights(file: h5py.File, frames: Frames, temperature: float) -> None:
     plain = frames.inner == 1 and frames.refine == 0
     for name, values, meaning in (
         (
@@ -223,13 +250,8 @@ def _fill_observables(file: h5py.File, frames: Frames, temperature: float) -> No
             if plain
             else "effective: -reduced_potential - log_weight, of a weight that is averaged or annealed",
         ),
-        ("reduced_potential", frames.reduced_potential, "U/kT at the attribute temperature, in K"),
     ):
-        group = file.create_group(f"observables/{name}")
-        group["step"], group["time"] = file["particles/trajectory/position/step"], file["time"]
-        dataset = _put_frames(group, "value", values.astype(np.float64))
-        dataset.attrs["meaning"] = meaning
-        dataset.attrs["temperature"] = float(temperature)
+        put_observable(file, name, values.astype(np.float64), meaning).attrs["temperature"] = float(temperature)
     density = file["observables/log_prob/value"]
     density.attrs["inner"], density.attrs["refine"] = np.int64(frames.inner), np.int64(frames.refine)
 

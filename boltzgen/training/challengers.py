@@ -23,7 +23,7 @@ from torch import Tensor
 
 from boltzgen.coordinates.charts import random_circles, wrap
 from boltzgen.coordinates.locate import locate
-from boltzgen.dynamics.langevin import repartition_hydrogen_masses
+from boltzgen.dynamics.langevin import slowed_masses
 from boltzgen.dynamics.minimise import minimise
 from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.errors import InputError
@@ -117,7 +117,7 @@ class Challengers:
         self.thin = math.nan
         self._n_leading = target.coordinates.n_torsions - len(target.coordinates.zmatrix.rotors)
         self._device = target.coordinates.charts[0].device
-        self._masses = _masses(target)
+        self._masses = slowed_masses(target.molecule.masses, target.molecule.bonds)
         self._temperatures = geometric_temperatures(target.temperature, HOTTEST * target.temperature, RUNGS)
         self._walkers: Tensor | None = None
         self._structures: Structures | None = None
@@ -219,15 +219,6 @@ class Challengers:
             self._walkers = torch.as_tensor(tree["walkers"], device=self._device)
         if tree["structures"] is not None:
             self._structures = Structures.from_tree(tree["structures"], self._device)
-
-
-def _masses(target: Target) -> Tensor:
-    """Masses with heavy hydrogens where the molecule has the mass to give."""
-    masses = torch.tensor(target.molecule.masses, dtype=torch.float64)
-    try:
-        return repartition_hydrogen_masses(masses, target.molecule.bonds)
-    except InputError:  # water, hydrogen, lithium hydride: all atoms alike, which positions do not notice
-        return masses.clamp(min=6.0)
 
 
 def _without_failed(exchange: ReplicaExchange) -> Tensor:

@@ -2,6 +2,7 @@
 
 from boltzgen.workflow.analyze import analyze
 from boltzgen.workflow.load import load_generator
+from boltzgen.workflow.md import md, preview_md
 from boltzgen.workflow.overview import info, run_all
 from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.preview import preview
@@ -16,8 +17,10 @@ __all__ = [
     "analyze",
     "info",
     "load_generator",
+    "md",
     "prepare",
     "preview",
+    "preview_md",
     "reweight",
     "run_all",
     "sample",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,58 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
     report = [name for name in summary["files"] if name.endswith("report.html")]
     lines.append(f"plots         {', '.join(folders)}; report {', '.join(report)}")
     return "\n".join(lines)
+
+
+def plan_of_md_text(summary: Mapping[str, Any]) -> str:
+    """What would be simulated."""
+    temperatures, ladders = summary["temperatures"], summary["ladders"]
+    budget = [f"{summary['max_energies']:,} energies"] if summary["max_energies"] else []
+    budget += [f"{summary['time_budget']:g} s"] if summary["time_budget"] else []
+    lines = [
+        *_molecule_lines(summary),
+        f"simulation    {ladders if ladders else 'up to 32'} ladders of {_ladder(temperatures)}, {' or '.join(budget)}",
+    ]
+    if summary["done"]:
+        lines.append(f"there already {', '.join(summary['done'])}")
+    return "\n".join(lines)
+
+
+def md_text(summary: Mapping[str, Any]) -> str:
+    """What was simulated, the populations with their errors, and whether they can be trusted."""
+    acceptance = [share for share in summary["acceptance"] if math.isfinite(share)]
+    range_of = f"{min(acceptance):.2f} to {max(acceptance):.2f}" if acceptance else "not attempted"
+    lines = [
+        f"simulated     {summary['nanoseconds']:,.3g} ns: {summary['n_ladders']} ladders of "
+        f"{_ladder(summary['temperatures'])}; {summary['n_energy_evaluations']:,} energies with forces in "
+        f"{summary['seconds']:.0f} s, seed {summary['seed']}, threads {summary['threads']}",
+        f"exchange      acceptance {range_of}, {summary['round_trips']:,} round trips; "
+        f"{summary['n_failed']} walkers failed",
+        f"frames        {summary['n_frames']:,} at {summary['temperature']:g} K, every "
+        f"{summary['frame_interval_ps']:g} ps after {summary['burn_in_ps']:.3g} ps; "
+        f"{100 * (1 - summary['kept_share']):.2g} % in another configuration, which populations leave out",
+    ]
+    if summary["slowest"] is not None:
+        slowest = summary["correlations"][summary["slowest"]]
+        lines.append(
+            f"effective     {summary['effective_samples']:,.0f} samples, "
+            f"{summary['effective_samples_per_second']:.3g} a second; the slowest is {summary['slowest']}, "
+            f"one in {slowest['picoseconds']:.3g} ps"
+        )
+    lines.append(f"populations   {'counted':<24}by MBAR over all temperatures")
+    for name, value in summary["populations"].items():
+        mbar = value["mbar"]
+        other = with_error(mbar["value"], mbar["stderr"], 5) if mbar else "not determined"
+        lines.append(f"  {name:<20}  {with_error(value['value'], value['stderr'], 5):<24}{other}")
+    if summary["converged"]:
+        lines.append("reference     ladders agree; a state that none of them found is not in it")
+    else:
+        lines.append("reference     NOT CONVERGED: these populations are no reference")
+        lines += [f"  {reason}" for reason in summary["reasons"]]
+    return "\n".join([*lines, _written(summary)])
+
+
+def _ladder(temperatures: Sequence[float]) -> str:
+    return f"{len(temperatures)} temperatures from {temperatures[0]:g} to {temperatures[-1]:g} K"
 
 
 def with_error(value: float, stderr: float | None, digits: int = 3) -> str:

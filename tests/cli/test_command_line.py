@@ -17,7 +17,7 @@ from boltzgen.cli.progress import RichReporter, printable
 from boltzgen.config import Config, known_keys
 from boltzgen.progress import Progress
 
-COMMANDS = ("run", "prepare", "train", "sample", "reweight", "analyze", "info")
+COMMANDS = ("run", "prepare", "train", "sample", "reweight", "analyze", "md", "info")
 
 STAND_IN = """
 import dataclasses, os, pathlib, sys, types
@@ -49,7 +49,7 @@ def answer(name):
 
 workflow = types.ModuleType("boltzgen.workflow")
 workflow.Context = Context
-for name in ("prepare", "train", "sample", "reweight", "analyze", "run_all", "info", "preview"):
+for name in ("prepare", "train", "sample", "reweight", "analyze", "run_all", "info", "preview", "md", "preview_md"):
     setattr(workflow, name, answer(name))
 sys.modules["boltzgen.workflow"] = workflow
 from boltzgen.cli.app import main
@@ -129,6 +129,10 @@ USAGE = [
         *((["run", *arguments], says) for arguments, says in USAGE),
         (["train", "mol.run", "-o", "other.run"], "Leave -o out"),
         (["train", "mol.run", "--solvent", "hct"], "is prepared already"),
+        (["md", "mol.run", "--solvent", "hct"], "is prepared already"),
+        (["md", "none.run"], "none.run: no such file"),
+        (["md", "mol.run", "--time-budget", "soon"], "md.time_budget = soon: must be a time"),
+        (["md", "mol.run", "--set", "md.rungs=1"], "md.rungs = 1: must be an integer >= 2"),
         (["sample"], "no run directory is given"),
         (["sample", "none.run"], "none.run: no such run directory"),
         (["sample", "mol.pdb"], "mol.pdb: is a file"),
@@ -245,6 +249,8 @@ def test_flags_file_and_overrides_reach_the_workflow(folder):
         (["sample", "mol.run", "--shard", "1/2"], ["mol.run"]),
         (["reweight", "mol.run", "--temperature", "310", "--temperature", "320"], ["mol.run"]),
         (["analyze", "mol.run"], ["mol.run"]),
+        (["md", "mol.run", "--time-budget", "90s"], ["mol.run", "None", "mol.run"]),
+        (["md", "mol.pdb"], ["mol.pdb", "None", "mol.run"]),
         (["info", "mol.pdb"], ["mol.pdb"]),
     ],
 )

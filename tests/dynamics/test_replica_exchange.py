@@ -138,6 +138,20 @@ def test_ladders_with_a_failed_walker_are_named_and_others_go_on():
     assert torch.isfinite(exchange.walkers.energy[exchange.walker_at[:, 3]]).all()
 
 
+def test_a_run_that_is_told_to_stop_accounts_for_what_it_did():
+    exchange, asked = harmonic_exchange(1, [200.0, 300.0, 450.0], 20, friction=5.0, seed=5), []
+
+    def keep_on(done: int) -> bool:
+        asked.append(done)
+        return done < 4
+
+    seen: list[int] = []
+    result = exchange.run(100, steps=5, observer=lambda frame: seen.append(frame.exchange), keep_on=keep_on)
+    assert (asked, seen, result.n_exchanges) == ([0, 1, 2, 3, 4], [1, 2, 3, 4], 4)
+    assert result.attempted.tolist() == [40, 40]
+    torch.testing.assert_close(result.occupancy.sum(dim=2), torch.ones(3, 20, dtype=torch.float64))
+
+
 def test_ladders_that_are_none_are_refused():
     with pytest.raises(InputError, match="no ladder"):
         geometric_temperatures(300.0, 300.0, 4)

@@ -1,0 +1,46 @@
+"""A run of four atoms whose torsion has a known density: harmonic bonds and angles, one cosine series, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+
+from boltzgen import workflow
+from boltzgen.config import resolve_config
+
+TORSION = ((1, 2.5, 0.6), (3, 6.0, 0.0))
+"""Periodicity, k in kJ/mol and phase in radians."""
+
+
+def chain_system(*extra: openmm.Force) -> openmm.System:
+    """F–O–O–F: the density of its torsion is ∝ exp(−U(φ)/kT), as bonds and angles do not depend on it."""
+    system = openmm.System()
+    bonds, angles, torsions = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce(), openmm.PeriodicTorsionForce()
+    for mass in (19.0, 16.0, 16.0, 19.0):
+        system.addParticle(mass)
+    for i in range(3):
+        bonds.addBond(i, i + 1, 0.145, 5e4)
+    for i in range(2):
+        angles.addAngle(i, i + 1, i + 2, 1.85, 400.0)
+    for periodicity, k, phase in TORSION:
+        torsions.addTorsion(0, 1, 2, 3, periodicity, phase, k)
+    for force in (bonds, angles, torsions, *extra):
+        system.addForce(force)
+    return system
+
+
+def prepare_chain(folder: Path, system: openmm.System, name: str = "chain.run") -> Path:
+    """The prepared run."""
+    xml = folder / "system.xml"
+    xml.write_text(openmm.XmlSerializer.serialize(system))
+    config = resolve_config(None, [], {"prepare.system": str(xml)})
+    return workflow.prepare(None, "FOOF", folder / name, config, workflow.Context()).run
+
+
+def exact_share(inside, kT: float) -> float:
+    """Probability that the torsion is where ``inside(φ)``, for radians in [−π, π)."""
+    phi = np.linspace(-np.pi, np.pi, 36_000, endpoint=False)
+    weight = np.exp(-sum(k * (1.0 + np.cos(n * phi - phase)) for n, k, phase in TORSION) / kT)
+    return float(weight[inside(phi)].sum() / weight.sum())
