@@ -1,7 +1,8 @@
-"""Variants of the method at equal seconds: what each part of it is worth."""
+"""Variants of the method at equal seconds or energies: what each part of it is worth."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,7 +95,13 @@ VARIANTS = {
 
 
 def ablate(
-    run: Path, names: list[str], seconds: float, seeds: list[int], threads: int, n_samples: int
+    run: Path,
+    names: list[str],
+    energies: int | None,
+    seconds: float | None,
+    seeds: list[int],
+    threads: int,
+    n_samples: int,
 ) -> Iterator[tuple[str, int, Record]]:
     """Train every variant with every seed, one after another, and judge it: name, seed, figures."""
     directory = RunDirectory(run)
@@ -108,22 +115,26 @@ def ablate(
             if variant.coordinates:
                 atlas = variant.coordinates(target, conformers)
                 mine = Target(target.molecule, target.potential, atlas, target.temperature)
-            yield name, seed, _figures(mine, variant, seconds, seed, threads, n_samples)
+            settings = TrainSettings(energies, seconds, seed=seed, method=variant.method)
+            settings = replace(settings, exchange_share=variant.exchange_share)
+            yield name, seed, _figures(mine, variant, settings, threads, n_samples)
 
 
-def _figures(target: Target, variant: Variant, seconds: float, seed: int, threads: int, n_samples: int) -> Record:
-    settings = TrainSettings(
-        None, time_budget=seconds, seed=seed, method=variant.method, exchange_share=variant.exchange_share
-    )
+def _figures(target: Target, variant: Variant, settings: TrainSettings, threads: int, n_samples: int) -> Record:
     trainer = Trainer(target, Architecture.of(target.coordinates), settings, threads=threads)
     trainer.schedule = variant.schedule(learning_rate=settings.learning_rate)
     trainer.optimizer = variant.optimizer(trainer.generator)
+    started = time.process_time()
     trainer.run(lambda progress: None, lambda: True, lambda: None)
+    spent = time.process_time() - started
     temperatures = drawing_temperatures(SampleConfig(hot_share=variant.hot_share), target, trainer.hottest)
-    figures, samples = judge(BoltzmannGenerator(target, trainer.result, temperatures=temperatures), n_samples, seed)
+    figures, samples = judge(
+        BoltzmannGenerator(target, trainer.result, temperatures=temperatures), n_samples, settings.seed
+    )
     angles = angles_of(target.molecule, samples)
     return {
         **figures,
+        "cpu_seconds": spent,
         "energies": trainer.counts()["n_energy_evaluations"],
         "populations": populations(target.molecule, angles, samples.log_weight),
     }

@@ -182,12 +182,14 @@ def _published(ax: Any, colours: dict[str, Any]) -> None:
 
 def ablation_table(rows: list[tuple[str, int, Record]]) -> str:
     """One row for each variant and seed."""
-    lines = ["| variant | seed | energies | ESS % | KL gap | k̂ | φ > 0 | drawn |", "|" + "---|" * 8]
+    lines = ["| variant | seed | energies | CPU s | ESS % | KL gap | k̂ | φ > 0 | drawn |", "|" + "---|" * 9]
     for name, seed, record in rows:
         phi = positive_phi(record).values()
-        lines.append(
-            f"| {name} | {seed} | {record['energies']:.2e} | {100 * record['ess']:.1f} | {record['gap']:.3f} "
-            f"| {record['khat']:.2f} | {', '.join(_number(p['value'], p['error']) for p in phi) or '-'} "
-            f"| {', '.join(_number(p['drawn'], None) for p in phi) or '-'} |"
+        cells = (
+            *(name, seed, f"{record['energies']:.2e}", f"{record['cpu_seconds']:.0f}", f"{100 * record['ess']:.1f}"),
+            *(f"{record['gap']:.3f}", f"{record['khat']:.2f}"),
+            ", ".join(_number(p["value"], p["error"]) for p in phi) or "-",
+            ", ".join(_number(p["drawn"], None) for p in phi) or "-",
         )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

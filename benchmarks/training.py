@@ -93,7 +93,9 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_ablate(options: argparse.Namespace) -> None:
     rows = []
-    for row in ablate(options.run, options.variants, options.seconds, options.seeds, options.threads, options.samples):
+    energies = int(float(options.energies)) if options.energies else None
+    limits = (energies, options.seconds, options.seeds, options.threads, options.samples)
+    for row in ablate(options.run, options.variants, *limits):
         rows.append(row)
         print(f"{row[0]}, seed {row[1]}: ESS {100 * row[2]['ess']:.1f} %", file=sys.stderr, flush=True)
     print(ablation_table(rows))
@@ -131,7 +133,9 @@ def parse() -> argparse.Namespace:
     checks.add_argument("--no-same-time", dest="same_time", action="store_false", help="no exchange of the same time")
     command("report", run_report, "folder")
     ablation = command("ablate", run_ablate, "run")
-    ablation.add_argument("--seconds", type=float, required=True, help="of each training")
+    limit = ablation.add_mutually_exclusive_group(required=True)
+    limit.add_argument("--seconds", type=float, help="of each training")
+    limit.add_argument("--energies", help="of each training, where the machine is not quiet")
     ablation.add_argument("--seeds", type=int, nargs="+", default=[0])
     ablation.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     for some in (reference, checks):
