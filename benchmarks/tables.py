@@ -33,6 +33,9 @@ PUBLISHED = {
 """Energies and ESS in % of the same systems: table 1 of arXiv 2510.18460."""
 
 MARKERS = {"reverse KL": "s", "FAB": "D", "TA-BG": "v", "CMT": "^"}
+MOST_GAP = 20.0
+"""nats that the plot shows: beyond, single clashes decide."""
+
 COLLAPSED = "reverse KL (published; collapsed but for the dipeptide)"
 
 NOTES = """Seconds: training + sampling. ESS: count and share of the samples. TV: bins of {degrees:g} degrees; the
@@ -149,6 +152,7 @@ def plot(folder: Folder) -> Path:
         ax.set_ylim(0.0, 100.0)
     for ax in axes[1]:
         ax.set_yscale("log")
+        ax.set_ylim(top=MOST_GAP)
     _published(axes[0, 0], {system: colour for (system, _), colour in reversed(colours.items())})
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     path = folder.path / "training.png"
