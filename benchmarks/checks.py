@@ -22,10 +22,10 @@ from compare import Compared, Partition, compared, cuts_for, joint_states, parti
 from exchange import Ladders, Trajectory, exchange, reference_of
 from reference import Reference, ring_torsions
 from scipy.ndimage import gaussian_filter
-from states import Cut, joint
 from trained import Folder, Record, load_samples
 
 import boltzgen
+from boltzgen.analysis.cuts import Cut, joint
 from boltzgen.analysis.torsions import POSITIVE_PHI
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.weights import normalized_weights
