@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
@@ -123,7 +124,7 @@ def profile_figure(residue: ResidueAnalysis, label: str, reference: ResidueRefer
         left.set_ylabel("free energy (kT)")
         shown = (residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile, phi, psi)
         left.set_ylim(0.0, _profile_limit(*shown))
-        _legend_above(left)
+        _legend_above(left, rows=1).set_in_layout(False)  # it reaches over both panels, at the height of the title
         right.set_title(label, loc="right")
         return figure
 
@@ -138,7 +139,7 @@ def torsion_figure(torsion: TorsionAnalysis, label: str, reference: Profile | No
         _degree_axis(axes, f"{label} (degrees)")
         axes.set_ylabel("free energy (kT)")
         axes.set_ylim(0.0, _profile_limit(torsion.raw, torsion.profile, reference))
-        _legend_above(axes)
+        _legend_above(axes, rows=1 if reference is None else 2)
         return figure
 
 
@@ -284,10 +285,9 @@ def _draw_banded(axes: Axes, profile: Profile, color: str, label: str) -> None:
     axes.plot(degrees, _closed(_finite(profile.free_energy)), color=color, label=label)
 
 
-def _legend_above(axes: Axes) -> None:
+def _legend_above(axes: Axes, rows: int) -> Legend:
     n = len(axes.get_legend_handles_labels()[0])
-    rows = 1 if n < 3 else 2
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=-(-n // rows), borderaxespad=0.2)
+    return axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=-(-n // rows), borderaxespad=0.2)
 
 
 def _draw_states(axes: Axes, states: TorsionStates) -> None:

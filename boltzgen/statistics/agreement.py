@@ -20,7 +20,8 @@ def z_score(weighted: Estimate, ess: float, counted: Estimate, effective: float,
     one of them has seen the state less than :data:`FEWEST_VISITS` times, its error is at least the binomial one,
     √(p(1 − p)/n), of the other's population p: to miss a rare state is no contradiction. The error of the counted one
     is known from few chains, so that the difference follows Student's distribution; it is given as the normal deviate
-    of the same probability, with degrees of freedom by Welch's formula.
+    of the same probability, with degrees of freedom by Welch's formula. Of five chains 0.15 % of fair differences are
+    beyond 4, and not 0.006 %; of thirty, as many as should be.
 
     None where an error is not determined, or both say that the state is never, or always, visited.
     """
