@@ -118,9 +118,13 @@ def compare_ensembles(
     masks = state_masks(drawn, own, None if shapes is None else shapes[0], n_shapes)
     rng = np.random.default_rng(seed)
     sound = analysis.weights.log_z_stderr is not None
+    recut = {name.removeprefix("tor:") for name, cuts in own.items() if cuts is not known[name]}
     populations = {}
     for name, population in populations_by(simulation, own, n_shapes).items():
-        share = weighted_probability(masks[name], log_w, rng, n_bootstrap)
+        as_analyzed = name.rpartition(":")[0] not in recut
+        share = (
+            analysis.populations[name] if as_analyzed else weighted_probability(masks[name], log_w, rng, n_bootstrap)
+        )
         found = z_score(share, analysis.weights.ess, population.counted, effective, simulation.n_ladders)
         populations[name] = Compared(share, population, found if sound else None)
     return Comparison(

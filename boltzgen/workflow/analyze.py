@@ -28,7 +28,7 @@ from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
 from boltzgen.workflow.analysis_text import analyze_text, reference_tables
 from boltzgen.workflow.load import check_samples, load_target, require
-from boltzgen.workflow.reference import Checked, Reference, check_against, open_reference
+from boltzgen.workflow.reference import Checked, check_against, open_reference
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import weight_keys, with_error
 
@@ -80,7 +80,7 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 checked = check_against(
                     reference, directory, analysis, frames, shape, temperature, settings, config.seed
                 )
-            result = _store(stage, analysis, frames, target.molecule, shape, reference, checked, started)
+            result = _store(stage, analysis, frames, target.molecule, shape, checked, started)
     return replace(result, exit_code=_gate(result.summary, settings))
 
 
@@ -107,7 +107,6 @@ def _store(
     frames: Frames,
     molecule: Molecule,
     shape: np.ndarray | None,
-    reference: Reference | None,
     checked: Checked | None,
     started: float,
 ) -> StageResult:
@@ -126,9 +125,8 @@ def _store(
         directory, analysis, frames, molecule, shape, checked.comparison if checked else None
     )
     directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier reference
-    if reference is not None and checked is not None and checked.coverage.lost:
-        lost = [reference.simulation.positions[one.frame] for one in checked.coverage.lost]
-        write_pdb(directory.lost_states_pdb, molecule, np.stack(lost))
+    if checked is not None and len(checked.lost):
+        write_pdb(directory.lost_states_pdb, molecule, checked.lost)
         written.append(directory.lost_states_pdb)
     _write_report(directory, analysis, verdict, summary)
     summary["seconds"] = time.monotonic() - started

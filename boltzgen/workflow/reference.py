@@ -55,12 +55,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a reference says of an ensemble: as numbers, in words, and as plain values under ``reference``."""
+    """What a reference says of an ensemble: as numbers, in words, and as plain values under ``reference``.
+
+    ``lost (k, atoms, 3)`` in nm is a frame of each lost state.
+    """
 
     comparison: Comparison
-    coverage: Coverage
     check: ReferenceCheck
     summary: Summary
+    lost: NDArray
 
 
 def open_reference(path: Path, directory: RunDirectory, target: Target, temperature: float) -> Reference:
@@ -174,7 +177,8 @@ def check_against(
         "largest_z": comparison.worst,
         **_coverage(coverage, elbo),
     }
-    return Checked(comparison, coverage, check, summary)
+    lost = np.array([simulation.positions[one.frame] for one in coverage.lost])
+    return Checked(comparison, check, summary, lost)
 
 
 def _generator(directory: RunDirectory) -> BoltzmannGenerator:

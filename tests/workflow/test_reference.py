@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import h5py
 import mdtraj
@@ -134,6 +136,16 @@ def test_text_report_and_file_have_both_ensembles(honest, passed):
     density = torsion["profile"]["density"]
     assert density.sum() * 2.0 * np.pi / len(density) == pytest.approx(1.0)
     assert json.loads(json.dumps(passed.summary)) == passed.summary
+
+
+def test_the_command_passes_its_strictest_gate(honest, passed):
+    arguments = ["analyze", honest.name, "--reference", f"{honest.name}/md.h5", "--strict", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "boltzgen", *arguments], cwd=honest.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["verdict"], answer["skipped"], answer["reference"]["lost_states"]) == ("OK", True, [])
 
 
 def test_the_reference_is_part_of_what_was_done(honest, passed):
