@@ -22,22 +22,17 @@ from compare import Compared, Partition, compared, cuts_for, joint_states, parti
 from exchange import Ladders, Trajectory, exchange, reference_of
 from reference import Reference, ring_torsions
 from scipy.ndimage import gaussian_filter
-from states import Cut, joint
 from trained import Folder, Record, load_samples
 
 import boltzgen
+from boltzgen.analysis.coverage import FRAMES_PER_STATE, LEAST_SHARE, LOST
+from boltzgen.analysis.cuts import Cut, joint
 from boltzgen.analysis.torsions import POSITIVE_PHI
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.weights import normalized_weights
 
 BINS = 36
 SMOOTHING = 1.0
-LEAST_SHARE = 0.01
-LOST = 3.0
-"""Nats by which the median weight of a state may exceed the mean."""
-
-FRAMES_PER_STATE = 200
-
 Ensemble = tuple[Mapping[str, np.ndarray], np.ndarray]
 """Torsions by name, and the weight of each frame."""
 

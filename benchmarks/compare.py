@@ -21,8 +21,8 @@ from typing import Any
 import h5py
 import numpy as np
 from reference import Reference, ring_torsions
-from states import Angles, Cut, basin_cuts, joint, positive_phi_cuts, well_cuts
 
+from boltzgen.analysis.cuts import Angles, Cut, basin_cuts, finer, joint, positive_phi_cuts, well_cuts
 from boltzgen.analysis.states import TorsionStates, find_states
 from boltzgen.analysis.torsions import dihedral
 from boltzgen.statistics.free_energy import Estimate, weighted_probabilities
@@ -78,13 +78,12 @@ def common_states(title: str, stored: TorsionStates | None, angles: np.ndarray) 
     """Stored states, unless the reference shows wells that they do not tell apart."""
     thinned = angles[:: max(1, angles.size // INDEPENDENT)]
     seen = find_states(thinned, np.zeros(thinned.size))
-    if stored is not None and len(stored.names) >= len(seen.names):
-        return stored
-    if stored is not None:
+    chosen = finer(stored, seen)
+    if stored is not None and chosen is seen:
         print(
             f"{title}: analysis.h5 has {', '.join(stored.names)}; cut as the reference has it: {', '.join(seen.names)}"
         )
-    return seen
+    return chosen
 
 
 def joint_states(parts: list[Partition], reference: Reference, weights: np.ndarray, least: float) -> Partition:

@@ -8,8 +8,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from checks import BINS, LOST
+from checks import BINS
 from trained import Folder, Record, positive_phi
+
+from boltzgen.analysis.coverage import LOST
 
 COLUMNS = (
     *("system", "settings", "seed", "energies (exchange)", "forces", "gradient samples", "seconds", "threads"),

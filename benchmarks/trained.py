@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from reference import ring_torsions
-from states import Angles, basin_cuts, positive_phi_cuts, well_cuts
 
 import boltzgen
+from boltzgen.analysis.cuts import Angles, basin_cuts, positive_phi_cuts, well_cuts
 from boltzgen.analysis.states import find_states
 from boltzgen.analysis.torsions import dihedral
 from boltzgen.config import Config

@@ -197,6 +197,7 @@ class AnalyzeConfig(_Section):
 
     bins: int = Field(default=72, ge=4, le=1000, description="per turn of a torsion")
     bootstrap: int = Field(default=200, ge=2, le=100_000, description="resamplings for error bars")
+    reference: str | None = Field(default=None, min_length=1, description="md.h5 of boltzgen md, to check against")
     require_ess: float | None = Field(
         default=None,
         gt=0,

@@ -118,25 +118,49 @@ def analyze_simulation(
         raise ValueError("no frame has the configuration of the input.")
     angles = {name: series[..., 0] for name, series in simulation.torsions.items()}
     correlations = _correlations(simulation, angles, n_shapes)
-    states = {name: _states_of(angle, kept) for name, angle in angles.items() if own_states(name)}
+    states = {name: chain_states(angle, kept) for name, angle in angles.items() if own_states(name)}
     masks = state_masks(angles, states, simulation.shapes[..., 0], n_shapes)
-    counted = {name: chain_population(mask, kept) for name, mask in masks.items()}
     chosen = _choose(simulation, correlations)
-    solved, by_mbar = _by_mbar(simulation, chosen, states, n_shapes) if chosen else (None, {})
-    asymptotic = solved.averages if solved else {}
-    populations = {
-        name: Population(estimate, by_mbar.get(name), asymptotic[name][1] if name in asymptotic else None)
-        for name, estimate in counted.items()
-    }
+    populations, effective = _populations(simulation, masks, chosen, states, n_shapes)
+    counted = {name: population.counted for name, population in populations.items()}
     return Equilibrium(
         correlations,
         states,
         populations,
         float(kept.mean()),
         sum(len(frames) for frames in chosen),
-        solved.effective if solved else None,
+        effective,
         tuple(_reasons(simulation, masks, counted, correlations, round_trips, n_failed_ladders)),
     )
+
+
+def populations_by(simulation: Simulation, states: Mapping[str, TorsionStates], n_shapes: int) -> dict[str, Population]:
+    """Populations of a simulation in states that come from elsewhere, such as another ensemble's."""
+    angles = {name: series[..., 0] for name, series in simulation.torsions.items()}
+    masks = state_masks(angles, states, simulation.shapes[..., 0], n_shapes)
+    chosen = _choose(simulation, _correlations(simulation, angles, n_shapes))
+    return _populations(simulation, masks, chosen, states, n_shapes)[0]
+
+
+def _populations(
+    simulation: Simulation,
+    masks: Mapping[str, NDArray[np.bool_]],
+    chosen: list[NDArray[np.intp]],
+    states: Mapping[str, TorsionStates],
+    n_shapes: int,
+) -> tuple[dict[str, Population], float | None]:
+    """Populations counted and by MBAR, and what its frames are worth."""
+    solved, by_mbar = _by_mbar(simulation, chosen, states, n_shapes) if chosen else (None, {})
+    asymptotic = solved.averages if solved else {}
+    populations = {
+        name: Population(
+            chain_population(mask, simulation.kept[..., 0]),
+            by_mbar.get(name),
+            asymptotic[name][1] if name in asymptotic else None,
+        )
+        for name, mask in masks.items()
+    }
+    return populations, solved.effective if solved else None
 
 
 def _series(angles: Mapping[str, NDArray], shapes: NDArray, energies: NDArray, n_shapes: int) -> dict[str, list]:
@@ -159,8 +183,8 @@ def _correlations(simulation: Simulation, angles: Mapping[str, NDArray], n_shape
     return found
 
 
-def _states_of(angle: NDArray, kept: NDArray) -> TorsionStates:
-    """States of a torsion in frames far enough apart that their noise is that of independent ones."""
+def chain_states(angle: NDArray, kept: NDArray) -> TorsionStates:
+    """States of a torsion ``(W, F)`` in ``kept`` frames so far apart that their noise is that of independent ones."""
     g = max(np.nan_to_num([pooled_inefficiency(np.cos(angle)), pooled_inefficiency(np.sin(angle))], nan=1.0))
     stride = int(np.ceil(max(1.0, g)))
     chosen = angle[:, ::stride][kept[:, ::stride]]

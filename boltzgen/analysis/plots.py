@@ -1,6 +1,6 @@
 """The figures of an analysis. Each function returns a matplotlib Figure; :func:`render` makes pixels of it.
 
-Raw samples are grey, reweighted ones blue (Okabe and Ito's palette for colour-blind readers).
+Raw samples are grey, reweighted ones blue, a reference is green (Okabe and Ito's palette for colour-blind readers).
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from boltzgen.analysis.comparison import Comparison, ResidueReference
 from boltzgen.analysis.states import TorsionStates
 from boltzgen.analysis.surfaces import EnsembleAnalysis, Histogram, ResidueAnalysis, TorsionAnalysis
 from boltzgen.analysis.torsions import BASINS, assign_basins
@@ -31,6 +33,7 @@ MAX_FREE_ENERGY = 8.0
 
 RAW_COLOR = "#8c8c8c"
 REWEIGHTED_COLOR = "#0072B2"
+REFERENCE_COLOR = "#009E73"
 MARK_COLOR = "#D55E00"
 SURFACE_COLORS = "YlGnBu_r"
 
@@ -75,61 +78,68 @@ _TRAINING_PANELS = (
 )
 
 
-def analysis_figures(analysis: EnsembleAnalysis) -> dict[str, Figure]:
+def analysis_figures(analysis: EnsembleAnalysis, reference: Comparison | None = None) -> dict[str, Figure]:
     """All figures of an analysis, by the stem of the file they are stored under."""
+    residues = reference.residues if reference else {}
+    torsions = reference.torsions if reference else {}
     figures = {}
     for label, residue in analysis.residues.items():
-        figures[f"ramachandran_{label}"] = ramachandran_figure(residue, label)
-        figures[f"profiles_{label}"] = profile_figure(residue, label)
+        figures[f"ramachandran_{label}"] = ramachandran_figure(residue, label, residues.get(label))
+        figures[f"profiles_{label}"] = profile_figure(residue, label, residues.get(label))
     for label, torsion in analysis.torsions.items():
-        figures[f"torsion_{label}"] = torsion_figure(torsion, label)
+        figures[f"torsion_{label}"] = torsion_figure(torsion, label, torsions.get(label))
     figures["energy"] = energy_figure(analysis.energy)
     figures["log_weight"] = log_weight_figure(analysis.log_weight, analysis.weights)
     return figures
 
 
-def ramachandran_figure(residue: ResidueAnalysis, label: str) -> Figure:
-    """Free energy over (φ, ψ), raw and reweighted, on one colour scale; unvisited bins are white."""
+def ramachandran_figure(residue: ResidueAnalysis, label: str, reference: ResidueReference | None = None) -> Figure:
+    """Free energy over (φ, ψ), raw, reweighted and of a reference, on one colour scale; unvisited bins are white."""
+    surfaces = {"flow samples": residue.surface_raw, "reweighted": residue.surface}
+    if reference is not None:
+        surfaces["replica exchange"] = reference.surface
     with _style():
-        figure = Figure(figsize=(7.4, 3.5), layout="compressed")
-        raw, reweighted = figure.subplots(1, 2, sharex=True, sharey=True)
+        figure = Figure(figsize=(0.8 + 3.3 * len(surfaces), 3.5), layout="compressed")
+        panels = figure.subplots(1, len(surfaces), sharex=True, sharey=True)
         degrees = np.degrees(residue.edges)
-        _draw_surface(raw, degrees, residue.surface_raw, f"{label}, flow samples")
-        mesh = _draw_surface(reweighted, degrees, residue.surface, f"{label}, reweighted")
-        raw.set_ylabel("ψ (degrees)")
-        bar = figure.colorbar(mesh, ax=[raw, reweighted], extend="max", aspect=24, pad=0.02)
+        for axes, (name, surface) in zip(panels, surfaces.items(), strict=True):
+            mesh = _draw_surface(axes, degrees, surface, f"{label}, {name}")
+        panels[0].set_ylabel("ψ (degrees)")
+        bar = figure.colorbar(mesh, ax=panels, extend="max", aspect=24, pad=0.02)
         bar.set_label("free energy (kT)")
         bar.outline.set_linewidth(0.6)
         return figure
 
 
-def profile_figure(residue: ResidueAnalysis, label: str) -> Figure:
-    """F(φ) and F(ψ) of one residue: raw line, reweighted line with its 95 % band."""
+def profile_figure(residue: ResidueAnalysis, label: str, reference: ResidueReference | None = None) -> Figure:
+    """F(φ) and F(ψ) of one residue: raw line, reweighted line and that of a reference with their 95 % bands."""
+    phi, psi = (reference.phi_profile, reference.psi_profile) if reference else (None, None)
     with _style():
         figure = Figure(figsize=(7.4, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _draw_profiles(left, residue.phi_raw, residue.phi_profile)
-        _draw_profiles(right, residue.psi_raw, residue.psi_profile)
+        _draw_profiles(left, residue.phi_raw, residue.phi_profile, phi)
+        _draw_profiles(right, residue.psi_raw, residue.psi_profile, psi)
         _degree_axis(left, "φ (degrees)")
         _degree_axis(right, "ψ (degrees)")
         left.set_ylabel("free energy (kT)")
-        left.set_ylim(0.0, _profile_limit(residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile))
-        left.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, borderaxespad=0.0)
+        shown = (residue.phi_raw, residue.phi_profile, residue.psi_raw, residue.psi_profile, phi, psi)
+        left.set_ylim(0.0, _profile_limit(*shown))
+        _legend_above(left, rows=1).set_in_layout(False)  # it reaches over both panels, at the height of the title
         right.set_title(label, loc="right")
         return figure
 
 
-def torsion_figure(torsion: TorsionAnalysis, label: str) -> Figure:
+def torsion_figure(torsion: TorsionAnalysis, label: str, reference: Profile | None = None) -> Figure:
     """F of one torsion: raw line, reweighted line with its 95 % band, its states and the cuts between them."""
     with _style():
         figure = Figure(figsize=(5.0, 3.0), layout="constrained")
         axes = figure.subplots()
-        _draw_profiles(axes, torsion.raw, torsion.profile)
+        _draw_profiles(axes, torsion.raw, torsion.profile, reference)
         _draw_states(axes, torsion.states)
         _degree_axis(axes, f"{label} (degrees)")
         axes.set_ylabel("free energy (kT)")
-        axes.set_ylim(0.0, _profile_limit(torsion.raw, torsion.profile))
-        axes.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, borderaxespad=0.0)
+        axes.set_ylim(0.0, _profile_limit(torsion.raw, torsion.profile, reference))
+        _legend_above(axes, rows=1 if reference is None else 2)
         return figure
 
 
@@ -252,21 +262,32 @@ def _draw_basins(axes: Axes) -> None:
         axes.text(x, y, text, color="#101010", fontsize=8, ha="center", va="center", path_effects=halo)
 
 
-def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile) -> None:
+def _draw_profiles(axes: Axes, raw: Profile, reweighted: Profile, reference: Profile | None) -> None:
     degrees = _closed(np.degrees(reweighted.centers), 360.0)
     axes.plot(degrees, _closed(_finite(raw.free_energy)), color=RAW_COLOR, label="flow samples")
-    label = "reweighted"
-    if reweighted.lower is not None and reweighted.upper is not None:
-        label = "reweighted, 95 % band"
+    if reference is not None:
+        _draw_banded(axes, reference, REFERENCE_COLOR, "replica exchange")
+    _draw_banded(axes, reweighted, REWEIGHTED_COLOR, "reweighted")
+
+
+def _draw_banded(axes: Axes, profile: Profile, color: str, label: str) -> None:
+    degrees = _closed(np.degrees(profile.centers), 360.0)
+    if profile.lower is not None and profile.upper is not None:
+        label += ", 95 % band"
         axes.fill_between(
             degrees,
-            _closed(_finite(reweighted.lower)),
-            _closed(np.where(np.isfinite(reweighted.lower), np.minimum(reweighted.upper, _OFF_SCALE), np.nan)),
-            color=REWEIGHTED_COLOR,
+            _closed(_finite(profile.lower)),
+            _closed(np.where(np.isfinite(profile.lower), np.minimum(profile.upper, _OFF_SCALE), np.nan)),
+            color=color,
             alpha=0.25,
             linewidth=0,
         )
-    axes.plot(degrees, _closed(_finite(reweighted.free_energy)), color=REWEIGHTED_COLOR, label=label)
+    axes.plot(degrees, _closed(_finite(profile.free_energy)), color=color, label=label)
+
+
+def _legend_above(axes: Axes, rows: int) -> Legend:
+    n = len(axes.get_legend_handles_labels()[0])
+    return axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=-(-n // rows), borderaxespad=0.2)
 
 
 def _draw_states(axes: Axes, states: TorsionStates) -> None:
@@ -292,8 +313,8 @@ def _draw_states(axes: Axes, states: TorsionStates) -> None:
         )
 
 
-def _profile_limit(*profiles: Profile) -> float:
-    highest = max(np.nanmax(_finite(profile.free_energy)) for profile in profiles)
+def _profile_limit(*profiles: Profile | None) -> float:
+    highest = max(np.nanmax(_finite(profile.free_energy)) for profile in profiles if profile is not None)
     return float(min(np.ceil(highest + 1.0), PROFILE_CEILING))
 
 

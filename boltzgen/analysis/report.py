@@ -44,6 +44,7 @@ def html_report(
     populations: Mapping[str, Estimate],
     plots: Mapping[str, str],
     provenance: Mapping[str, Any],
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] | None = None,
 ) -> str:
     """One HTML page without scripts or outside resources but the plots. All text is escaped.
 
@@ -57,6 +58,8 @@ def html_report(
         Path of each image relative to the page, by caption.
     provenance
         Names and values; nested values are shown as JSON.
+    tables
+        More tables by their headings: header, which may be empty, and rows.
     """
     population_rows = [(name, *_estimate_cells(estimate)) for name, estimate in populations.items()]
     figures = "\n".join(
@@ -68,6 +71,7 @@ def html_report(
         _verdict_html(verdict),
         _section("Summary", _table([(name, _text(value)) for name, value in summary.items()])),
         _section("Populations", _table(population_rows, ("state", "probability", "standard error"))),
+        *(_section(heading, _table(rows, header)) for heading, (header, rows) in (tables or {}).items()),
         _section("Plots", figures) if plots else "",
         _section("Provenance", _table([(name, _text(value)) for name, value in provenance.items()])),
     ]

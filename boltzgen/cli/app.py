@@ -124,9 +124,9 @@ def reweight(run: options.Run = None) -> Plan:
     return Plan(directory, ("reweight",), lambda workflow, *rest: workflow.reweight(directory, *rest))
 
 
-@command(app, options.REQUIRE_ESS, options.STRICT)
+@command(app, options.REFERENCE, options.REQUIRE_ESS, options.STRICT)
 def analyze(run: options.Run = None) -> Plan:
-    """Make free-energy surfaces, populations with errors, plots and the verdict."""
+    """Make free-energy surfaces, populations with errors, plots and the verdict, beside a reference if there is one."""
     directory = existing_run(run)
     return Plan(directory, ("analyze",), lambda workflow, *rest: workflow.analyze(directory, *rest))
 

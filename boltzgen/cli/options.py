@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 MOLECULE, TRAINING, SAMPLING, GATES = "Molecule", "Training", "Samples", "Quality gates (exit 7 if not met)"
-SIMULATION = "Simulation"
+SIMULATION, REFERENCES = "Simulation", "Reference"
 CONFIGURATION, BEHAVIOUR = "Configuration", "Behaviour"
 
 
@@ -242,6 +242,14 @@ NEW_TEMPERATURES = Flag(
     key="reweight.temperatures",
     metavar="K",
     kind=list[str],
+)
+REFERENCE = Flag(
+    "reference",
+    ("--reference",),
+    "md.h5 of boltzgen md on the same system: compare populations, and look for states that the flow has lost.",
+    REFERENCES,
+    key="analyze.reference",
+    metavar="FILE",
 )
 REQUIRE_ESS = Flag(
     "require_ess",

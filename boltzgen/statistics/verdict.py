@@ -19,27 +19,75 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def judge(summary: WeightSummary, coverage_checked: bool) -> Verdict:
-    """Judge an ensemble by its weights and by whether its coverage was checked.
+@dataclass(frozen=True)
+class ReferenceCheck:
+    """What an independent reference said, in plain words; all empty where it found nothing wrong.
 
-    FAILED: ESS below 200, Pareto k̂ of 0.7 or more, or at least 0.1 % failed energies.
-    UNVERIFIED: the weights are in order, but nothing has looked for states that the flow never visits.
-    Weights cannot: on sixteen double wells, a flow that sat in one well of each had an ESS of 61 % and a k̂ of
-    0.42, while its log Z was wrong by 2.7. OK: the weights are in order and coverage was checked.
+    Attributes
+    ----------
+    unconverged
+        Why the reference itself cannot be trusted.
+    lost
+        States of the reference that the flow hardly ever draws.
+    off
+        Populations that contradict the reference.
+    """
+
+    unconverged: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+
+
+def judge(summary: WeightSummary, reference: ReferenceCheck | None) -> Verdict:
+    """Judge an ensemble by its weights and by an independent reference, if there is one.
+
+    FAILED: ESS below 200, Pareto k̂ of 0.7 or more, at least 0.1 % failed energies; or a converged reference has a
+    state that the flow has lost, or contradicts a population.
+    UNVERIFIED: the weights are in order, but nothing that can be trusted has looked for states that the flow never
+    visits. Weights cannot: on sixteen double wells, a flow that sat in one well of each had an ESS of 61 % and a k̂ of
+    0.42, while its log Z was wrong by 2.7.
+    OK: the weights are in order, and a converged reference agrees.
     """
     reasons = _failures(summary)
+    if reference is not None and not reference.unconverged:
+        reasons += _contradictions(reference)
     if reasons:
         return Verdict("FAILED", reasons)
-    if not coverage_checked:
+    if reference is None:
         return Verdict(
             "UNVERIFIED",
             (
                 "The weights look sound, but weights alone cannot see a state which the flow never visits, "
-                "and no coverage check has been made. Compare the populations with a second training under "
-                "another seed, or with a replica-exchange run.",
+                "and no coverage check has been made. Compare with a replica-exchange run: `boltzgen md RUN`, then "
+                "`boltzgen analyze RUN --reference RUN/md.h5 --force`.",
             ),
         )
+    if reference.unconverged:
+        suspected = _contradictions(reference)
+        doubts = ("What it says against the flow may be true all the same:", *suspected) if suspected else ()
+        why = " ".join(reference.unconverged)
+        return Verdict(
+            "UNVERIFIED",
+            (f"The weights look sound, but the reference has not converged: {why} Simulate it for longer.", *doubts),
+        )
     return Verdict("OK", ())
+
+
+def _contradictions(reference: ReferenceCheck) -> tuple[str, ...]:
+    reasons = []
+    if reference.lost:
+        reasons.append(
+            f"The flow hardly ever draws {_listed(reference.lost)}. Train longer, or with frames of the reference: "
+            "train --data."
+        )
+    if reference.off:
+        reasons.append(f"The reference contradicts the population of {_listed(reference.off)}. Train longer.")
+    return tuple(reasons)
+
+
+def _listed(items: tuple[str, ...], most: int = 3) -> str:
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 def _failures(summary: WeightSummary) -> tuple[str, ...]:

@@ -78,6 +78,7 @@ class RunDirectory:
     analysis_h5 = _Member("analysis.h5")
     report_html = _Member("report.html")
     plots = _Member("plots")
+    lost_states_pdb = _Member("lost_states.pdb")
     md_h5 = _Member("md.h5")
     log_txt = _Member("log.txt")
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import torch
 
+from boltzgen.analysis.comparison import Comparison
 from boltzgen.analysis.plots import analysis_figures, render, training_figure
 from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
@@ -25,9 +26,11 @@ from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_p
 from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
 from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
+from boltzgen.workflow.analysis_text import analyze_text, reference_tables
 from boltzgen.workflow.load import check_samples, load_target, require
+from boltzgen.workflow.reference import Checked, check_against, open_reference
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
-from boltzgen.workflow.summary import analyze_text, weight_keys, with_error
+from boltzgen.workflow.summary import weight_keys, with_error
 
 
 def analyze(run: Path, config: Config, context: Context) -> StageResult:
@@ -36,12 +39,18 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
     ensemble = _checked_ensemble(directory)
     target = load_target(directory)
     settings = config.analyze
+    reference = None
+    if settings.reference is not None:
+        reference = open_reference(Path(settings.reference), directory, target, ensemble.temperature)
     stage = Stage(
         "analyze",
         directory,
         directory.analysis_h5,
-        {"analyze": settings.model_dump(mode="json", exclude={"require_ess", "strict"}), "seed": config.seed},
-        {"ensemble.h5": sha256_of(directory.ensemble_h5)},
+        {
+            "analyze": settings.model_dump(mode="json", exclude={"require_ess", "strict", "reference"}),
+            "seed": config.seed,
+        },
+        {"ensemble.h5": sha256_of(directory.ensemble_h5)} | ({"reference": reference.digest} if reference else {}),
         ensemble.temperature,
         config.seed,
         context,
@@ -65,7 +74,13 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 n_bootstrap=settings.bootstrap,
                 seed=config.seed,
             )
-            result = _store(stage, analysis, frames, target.molecule, shape, started)
+            checked = None
+            if reference is not None:
+                temperature = ensemble.temperature
+                checked = check_against(
+                    reference, directory, analysis, frames, shape, temperature, settings, config.seed
+                )
+            result = _store(stage, analysis, frames, target.molecule, shape, checked, started)
     return replace(result, exit_code=_gate(result.summary, settings))
 
 
@@ -92,10 +107,11 @@ def _store(
     frames: Frames,
     molecule: Molecule,
     shape: np.ndarray | None,
+    checked: Checked | None,
     started: float,
 ) -> StageResult:
     directory = stage.directory
-    verdict = judge(analysis.weights, coverage_checked=False)
+    verdict = judge(analysis.weights, checked.check if checked else None)
     summary: Summary = {
         **weight_keys(asdict(analysis.weights)),
         "temperature": stage.temperature,
@@ -103,7 +119,15 @@ def _store(
         "reasons": list(verdict.reasons),
         "populations": {name: asdict(value) for name, value in analysis.populations.items()},
     }
-    images, written = _write_analysis_files(directory, analysis, frames, molecule, shape)
+    if checked is not None:
+        summary["reference"] = checked.summary
+    images, written = _write_analysis_files(
+        directory, analysis, frames, molecule, shape, checked.comparison if checked else None
+    )
+    directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier reference
+    if checked is not None and len(checked.lost):
+        write_pdb(directory.lost_states_pdb, molecule, checked.lost)
+        written.append(directory.lost_states_pdb)
     _write_report(directory, analysis, verdict, summary)
     summary["seconds"] = time.monotonic() - started
 
@@ -111,6 +135,8 @@ def _store(
         put_tree(file.create_group("analysis"), analysis.to_tree())
         for name, pixels in images.items():
             put_image(file.require_group("images"), name, pixels)
+        if checked is not None:
+            put_tree(file.create_group("reference"), _without_none({**checked.comparison.to_tree(), **checked.summary}))
 
     return stage.write(fill, summary, files=[directory.report_html, *written])
 
@@ -121,11 +147,12 @@ def _write_analysis_files(
     frames: Frames,
     molecule: Molecule,
     shape: np.ndarray | None,
+    comparison: Comparison | None,
 ) -> tuple[dict[str, np.ndarray], list[Path]]:
     """Plots, tables and representative structures; returns the pixels of the plots and the files written."""
     with open_hdf5(directory.flow_h5) as file:
         history = get_tree(file["history"])
-    figures = analysis_figures(analysis) | {"training": training_figure(history)}
+    figures = analysis_figures(analysis, comparison) | {"training": training_figure(history)}
     directory.plots.mkdir(exist_ok=True)
     pixels, written = {}, []
 
@@ -177,8 +204,21 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
     plots = {path.stem: f"plots/{path.name}" for path in sorted(directory.plots.glob("*.png"))}
     record = read_provenance(directory.ensemble_h5)
     provenance = {"samples weighted": record.created_utc, "package": record.package_version} | record.libraries
-    page = html_report(directory.path.resolve().name, rows, verdict, analysis.populations, plots, provenance)
+    tables = reference_tables(summary["reference"]) if "reference" in summary else {}
+    title = directory.path.resolve().name
+    page = html_report(title, rows, verdict, analysis.populations, plots, provenance, tables)
     atomic_write(directory.report_html, page.encode())
+
+
+def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is not determined, and with the entries of lists by their numbers, as a tree to be stored."""
+    kept = {}
+    for name, value in tree.items():
+        if isinstance(value, list):
+            value = {f"{k:04d}": item for k, item in enumerate(value)}
+        if value is not None:
+            kept[name] = _without_none(value) if isinstance(value, Mapping) else value
+    return kept
 
 
 def put_image(group: h5py.Group, name: str, pixels: np.ndarray) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 
@@ -127,25 +126,6 @@ def reweight_text(summary: Mapping[str, Any]) -> str:
         for temperature, w in summary["temperatures"].items()
     ]
     return "\n".join([*lines, _written(summary)])
-
-
-def analyze_text(summary: Mapping[str, Any]) -> str:
-    """Populations and the verdict."""
-    lines = [
-        f"samples       {summary['n_samples']:,} at {summary['temperature']:g} K, {summary['n_failed']} failed",
-        f"ESS           {summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped; "
-        f"Pareto k {summary['khat']:.2f}",
-        f"log Z         {with_error(summary['log_z'], summary['log_z_stderr'])}",
-        "populations",
-    ]
-    for name, value in summary["populations"].items():
-        lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5)}")
-    lines.append(f"verdict       {summary['verdict']}")
-    lines += [f"  {reason}" for reason in summary["reasons"]]
-    folders = sorted({str(Path(name).parent) for name in summary["files"] if name.endswith(".png")})
-    report = [name for name in summary["files"] if name.endswith("report.html")]
-    lines.append(f"plots         {', '.join(folders)}; report {', '.join(report)}")
-    return "\n".join(lines)
 
 
 def plan_of_md_text(summary: Mapping[str, Any]) -> str:

@@ -139,6 +139,7 @@ def _summary(trainer: Trainer, stage: Stage) -> Summary:
         "elbo_gap": last["elbo_gap"],
         "held_out_nll": best.loss if best else last["held_out_nll"],
         "seconds": trainer.counters.seconds,
+        "threads": trainer.threads,
         "device": stage.device,
     }
 

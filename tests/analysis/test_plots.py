@@ -11,9 +11,11 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from boltzgen.analysis import plots
+from boltzgen.analysis.comparison import ResidueReference, chain_profile
 from boltzgen.analysis.states import find_states
 from boltzgen.analysis.surfaces import TorsionAnalysis, analyze_ensemble
 from boltzgen.statistics.free_energy import free_energy_profile
+from boltzgen.statistics.weights import normalized_weights
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,27 @@ def test_no_band_is_drawn_or_named_where_errors_are_undetermined(ensemble):
     figure = plots.profile_figure(small.residues["ALA2"], "ALA2")
     assert not any(axes.collections for axes in figure.axes)
     assert "band" not in figure.axes[0].get_legend().get_texts()[1].get_text()
+    plots.render(figure)
+
+
+def test_a_reference_is_drawn_beside_both(analysis, ensemble):
+    rng = np.random.default_rng(0)
+    angles = {"phi:ALA2": ensemble.phi, "psi:ALA2": ensemble.psi}
+    chosen = rng.choice(len(ensemble.phi), (8, 250), p=normalized_weights(ensemble.log_w))
+    kept = np.ones(chosen.shape, dtype=bool)
+    profiles = [chain_profile(angle[chosen], kept, 36) for angle in angles.values()]
+    residue = analysis.residues["ALA2"]
+    for profile, own in zip(profiles, (residue.phi_profile, residue.psi_profile), strict=True):
+        assert np.sum(profile.density) * 2 * np.pi / 36 == pytest.approx(1.0)
+        # Both are of one density: 2000 frames against 20,000 weighted samples, in the bins of many frames.
+        full = own.density > 0.2
+        assert np.abs(profile.density[full] / own.density[full] - 1.0).max() < 0.5
+        assert np.all(profile.lower <= profile.free_energy)
+    reference = ResidueReference(residue.surface, *profiles)
+    _, rgb = plots.render(plots.profile_figure(residue, "ALA2", reference))
+    assert share(rgb, plots.REFERENCE_COLOR) > 1e-3
+    figure = plots.ramachandran_figure(residue, "ALA2", reference)
+    assert sum(axes.get_title().endswith("replica exchange") for axes in figure.axes) == 1
     plots.render(figure)
 
 

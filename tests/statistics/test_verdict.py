@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from boltzgen.statistics.verdict import judge
+from boltzgen.statistics.verdict import ReferenceCheck, judge
 from boltzgen.statistics.weights import WeightSummary
 
 SOUND = WeightSummary(
@@ -22,15 +22,33 @@ SOUND = WeightSummary(
 )
 
 
-def test_sound_weights_alone_are_unverified_and_pass_only_with_a_coverage_check():
-    unverified = judge(SOUND, coverage_checked=False)
+AGREES = ReferenceCheck()
+
+
+def test_sound_weights_alone_are_unverified_and_pass_only_with_a_reference_that_agrees():
+    unverified = judge(SOUND, None)
     assert unverified.word == "UNVERIFIED"
     assert "never visits" in " ".join(unverified.reasons)
-    assert judge(SOUND, coverage_checked=True).word == "OK"
-    assert judge(SOUND, coverage_checked=True).reasons == ()
+    assert judge(SOUND, AGREES).word == "OK"
+    assert judge(SOUND, AGREES).reasons == ()
 
 
-@pytest.mark.parametrize("coverage_checked", [False, True])
+@pytest.mark.parametrize("finding", [{"lost": ("a:ap",)}, {"off": ("a:ap",)}])
+def test_what_a_converged_reference_contradicts_fails_and_is_named(finding):
+    verdict = judge(SOUND, ReferenceCheck(**finding))
+    assert verdict.word == "FAILED"
+    assert "a:ap" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("finding", [{}, {"lost": ("a:ap",)}, {"off": ("a:ap",)}])
+def test_an_unconverged_reference_neither_passes_nor_fails_but_tells(finding):
+    verdict = judge(SOUND, ReferenceCheck(unconverged=("ladders disagree.",), **finding))
+    assert verdict.word == "UNVERIFIED"
+    assert "ladders disagree." in verdict.reasons[0]
+    assert ("a:ap" in " ".join(verdict.reasons)) == bool(finding)
+
+
+@pytest.mark.parametrize("reference", [None, AGREES])
 @pytest.mark.parametrize(
     ("change", "word_in_reason"),
     [
@@ -41,12 +59,12 @@ def test_sound_weights_alone_are_unverified_and_pass_only_with_a_coverage_check(
         ({"n_failed": 50}, "no finite energy"),
     ],
 )
-def test_each_gate_fails_the_ensemble_at_its_threshold(change, word_in_reason, coverage_checked):
-    verdict = judge(replace(SOUND, **change), coverage_checked)
+def test_each_gate_fails_the_ensemble_at_its_threshold(change, word_in_reason, reference):
+    verdict = judge(replace(SOUND, **change), reference)
     assert verdict.word == "FAILED"
     assert len(verdict.reasons) == 1
     assert word_in_reason in verdict.reasons[0]
 
 
 def test_all_failures_are_told_at_once():
-    assert len(judge(replace(SOUND, ess=3.0, khat=1.2, n_failed=50_000), False).reasons) == 3
+    assert len(judge(replace(SOUND, ess=3.0, khat=1.2, n_failed=50_000), None).reasons) == 3

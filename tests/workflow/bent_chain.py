@@ -31,11 +31,11 @@ def chain_system(*extra: openmm.Force) -> openmm.System:
     return system
 
 
-def prepare_chain(folder: Path, system: openmm.System, name: str = "chain.run") -> Path:
+def prepare_chain(folder: Path, system: openmm.System, name: str = "chain.run", temperature: float = 300.0) -> Path:
     """The prepared run."""
     xml = folder / "system.xml"
     xml.write_text(openmm.XmlSerializer.serialize(system))
-    config = resolve_config(None, [], {"prepare.system": str(xml)})
+    config = resolve_config(None, [], {"prepare.system": str(xml), "prepare.temperature": temperature})
     return workflow.prepare(None, "FOOF", folder / name, config, workflow.Context()).run
 
 

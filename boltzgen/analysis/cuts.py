@@ -24,6 +24,7 @@ class Cut:
     assign: Callable[..., np.ndarray]
 
     def __call__(self, angles: Angles) -> np.ndarray:
+        """Index into ``names`` of each frame, in the shape of the angles."""
         return self.assign(*(angles[name] for name in self.torsions))
 
 
@@ -52,6 +53,11 @@ def well_cuts(torsions: Mapping[str, tuple[int, ...]], wells: Callable[[str], To
             states = wells(name)
             cuts.append(Cut(name.removeprefix("tor:"), states.names, (name,), states.assign))
     return cuts
+
+
+def finer(known: TorsionStates | None, seen: TorsionStates) -> TorsionStates:
+    """The states of one ensemble, unless another one shows more wells: those then part states that it lumps."""
+    return seen if known is None or len(seen.names) > len(known.names) else known
 
 
 def joint(columns: Sequence[np.ndarray], *others: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
