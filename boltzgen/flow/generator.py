@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.charts import random_circles
+from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.flow.coupling import AffineHead, Perceptron, StiffCoupling, TorsionFlow, circle_features
 
 
@@ -28,9 +28,9 @@ class Architecture:
     n_couplings: int = 5
 
     @classmethod
-    def of(cls, atlas: Atlas, **sizes: int) -> Architecture:
-        """The architecture for the coordinates of a molecule; ``sizes`` replace the defaults."""
-        return cls(atlas.n_torsions, atlas.n_stiff, atlas.n_charts, **sizes)
+    def of(cls, coordinates: Coordinates, **sizes: int) -> Architecture:
+        """The architecture for the coordinates of a system; ``sizes`` replace the defaults."""
+        return cls(coordinates.n_torsions, coordinates.n_stiff, coordinates.n_charts, **sizes)
 
     def to_dict(self) -> dict[str, int]:
         """Plain dictionary, to be stored."""

@@ -15,7 +15,7 @@ import torch
 from boltzgen.errors import BoltzgenError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.challengers import BURN_IN, FEWEST_ROUNDS, LEAST_ROUND, MOST_ROUNDS, Challengers, can_propose
 from boltzgen.training.data import held_out_loss
@@ -108,7 +108,7 @@ class Trainer:
 
     def __init__(
         self,
-        target: Target,
+        target: AnyTarget,
         architecture: Architecture,
         settings: TrainSettings,
         device: torch.device | str = "cpu",
@@ -136,7 +136,7 @@ class Trainer:
         self.skipped_steps = self.failed_energies = 0
         self.seconds = self.seconds_energy = self.seconds_flow = self.seconds_exchange = self.seconds_other = 0.0
         self.challengers: Challengers | None = None
-        if self.method.challengers and settings.exchange_share and can_propose(target):
+        if self.method.challengers and settings.exchange_share and can_propose(self.target):
             self.challengers = Challengers(self.target, settings.seed)
         self.best: Best | None = None
         self._pools: tuple[Pool, ...] = ()

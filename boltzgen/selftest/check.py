@@ -1,0 +1,123 @@
+"""A case through training, samples and weights, held against what is known of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from boltzgen.flow.generator import Architecture
+from boltzgen.progress import Progress
+from boltzgen.sampling.draw import BoltzmannGenerator, Samples
+from boltzgen.selftest.case import Array, Case
+from boltzgen.statistics.free_energy import weighted_probability
+from boltzgen.statistics.weights import errors_are_determined, normalized_weights, summarize_weights
+from boltzgen.training.trainer import Trainer, TrainSettings
+
+MAX_Z = 4.0
+"""Standard errors; of right answers one in 16,000 is further off."""
+
+MAX_LOG_Z_ERROR = 0.05
+
+SAME_LOG_PROB = 1e-6
+"""Largest |Δ ln q| of samples as they were drawn and as they are found by their positions. Measured: 1e-9 and less."""
+
+SAME_ENERGY = 1e-7
+"""Largest |Δu|/(1 + |u|) of the energy with samples and of the one that is written down a second time."""
+
+HOT_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: ``z`` standard errors for what is sampled, else ``error`` against ``limit``; ``None`` is none."""
+
+    case: str
+    name: str
+    value: float
+    exact: float
+    stderr: float | None
+    z: float | None
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """All comparisons of a case, ESS as a share of the samples, and seconds."""
+
+    rows: tuple[Row, ...]
+    ess_fraction: float
+    khat: float
+    seconds: float
+
+
+def run_case(
+    case: Case, n: int, seed: int, threads: int, report: Callable[[Progress], None], keep_on: Callable[[], bool]
+) -> CaseResult:
+    """Train on a case, draw ``n`` samples, and compare."""
+    started = time.monotonic()
+    target = case.target
+    settings = TrainSettings(
+        max_energies=case.energies, start_temperature=case.start * target.temperature, seed=seed, exchange_share=0.0
+    )
+    trainer = Trainer(target, Architecture.of(target.coordinates, **case.sizes), settings, threads=threads)
+    trainer.run(report, keep_on, lambda: None)
+    hot = target.temperature * math.exp(math.sqrt(0.8 / (target.coordinates.n_torsions + target.coordinates.n_stiff)))
+    shares = {target.temperature: 1.0 - HOT_SHARE, min(hot, trainer.hottest): HOT_SHARE}
+    generator = BoltzmannGenerator(target, trainer.result, temperatures=shares)
+    samples = generator.sample(n, seed=[seed, 1])
+    weights = summarize_weights(samples.log_weight)
+    return CaseResult(
+        tuple(compare(case, generator, samples)), weights.ess_fraction, weights.khat, time.monotonic() - started
+    )
+
+
+def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list[Row]:
+    """Samples against what is known."""
+    rows = [_log_z(case.name, "ln Z", samples.log_weight, case.log_z)]
+    for temperature, exact in case.other_temperatures.items():
+        other = samples.log_weight + samples.reduced_potential * (1.0 - case.target.temperature / temperature)
+        rows.append(_log_z(case.name, f"ln Z at {temperature:g} K", other, exact))
+    x, log_weight = samples.positions.astype(np.float64), samples.log_weight
+    if case.mean_u is not None:
+        rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
+    rows += [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
+    u = case.energy(x)
+    finite = np.isfinite(samples.reduced_potential)
+    rows.append(_same(case.name, "u again", ((u - samples.reduced_potential) / (1.0 + np.abs(u)))[finite], SAME_ENERGY))
+    some = slice(0, 500)
+    rows.append(_same(case.name, "ln q again", generator.log_prob(x[some]) - samples.log_prob[some], SAME_LOG_PROB))
+    return rows
+
+
+def _log_z(case: str, name: str, log_weight: Array, exact: float) -> Row:
+    weights = summarize_weights(log_weight)
+    error, stderr = weights.log_z - exact, weights.log_z_stderr
+    z = None if stderr is None else error / max(stderr, 1e-12)
+    is_met = z is not None and abs(z) < MAX_Z and abs(error) < MAX_LOG_Z_ERROR
+    return Row(case, name, weights.log_z, exact, stderr, z, is_met)
+
+
+def _mean(case: str, name: str, values: Array, exact: float, log_weight: Array) -> Row:
+    """A weighted mean; of what is true or false by the function that populations come from."""
+    summary = summarize_weights(log_weight)
+    if values.dtype == bool:
+        population = weighted_probability(values, log_weight, np.random.default_rng(0))
+        value, stderr = population.value, population.stderr
+    else:
+        has_weight = np.isfinite(log_weight)
+        w, f = normalized_weights(log_weight)[has_weight], values[has_weight]
+        value = float(w @ f)
+        determined = errors_are_determined(summary.ess, summary.khat)
+        stderr = float(np.sqrt(np.square(w * (f - value)).sum())) if determined else None
+    z = None if stderr is None else (value - exact) / max(stderr, 1e-12)
+    return Row(case, name, value, exact, stderr, z, z is not None and abs(z) < MAX_Z)
+
+
+def _same(case: str, name: str, difference: Array, limit: float) -> Row:
+    """The largest of differences that are rounding alone, NaN and infinity included."""
+    largest = float(np.abs(difference).max()) if len(difference) else math.inf
+    return Row(case, name, largest, 0.0, None, None, largest < limit)
