@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,14 @@ SAME_LOG_PROB = 1e-6
 SAME_ENERGY = 1e-7
 """Largest |Δu|/(1 + |u|) of the energy with samples and of the one that is written down a second time."""
 
+SOME = 500
+"""Samples that are looked at one by one."""
+
 HOT_SHARE = 0.2
+"""Share of the samples that are drawn a little hotter, as ``boltzgen sample`` does."""
+
+BATCHES = ((0.0, 256), (0.9, 1024))
+"""(progress from which, batch size): trainings are short, and need many small steps more than little noise."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ def run_case(
         max_energies=case.energies, start_temperature=case.start * target.temperature, seed=seed, exchange_share=0.0
     )
     trainer = Trainer(target, Architecture.of(target.coordinates, **case.sizes), settings, threads=threads)
+    trainer.schedule = replace(trainer.schedule, batches=BATCHES)
     trainer.run(report, keep_on, lambda: None)
     hot = target.temperature * math.exp(math.sqrt(0.8 / (target.coordinates.n_torsions + target.coordinates.n_stiff)))
     shares = {target.temperature: 1.0 - HOT_SHARE, min(hot, trainer.hottest): HOT_SHARE}
@@ -79,16 +87,15 @@ def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list
     """Samples against what is known."""
     rows = [_log_z(case.name, "ln Z", samples.log_weight, case.log_z)]
     for temperature, exact in case.other_temperatures.items():
-        other = samples.log_weight + samples.reduced_potential * (1.0 - case.target.temperature / temperature)
+        other = -samples.reduced_potential * (case.target.temperature / temperature) - samples.log_prob
         rows.append(_log_z(case.name, f"ln Z at {temperature:g} K", other, exact))
     x, log_weight = samples.positions.astype(np.float64), samples.log_weight
     if case.mean_u is not None:
         rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
     rows += [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
-    u = case.energy(x)
-    finite = np.isfinite(samples.reduced_potential)
-    rows.append(_same(case.name, "u again", ((u - samples.reduced_potential) / (1.0 + np.abs(u)))[finite], SAME_ENERGY))
-    some = slice(0, 500)
+    some = np.flatnonzero(np.isfinite(samples.log_weight))[:SOME]
+    u = case.energy(x[some])
+    rows.append(_same(case.name, "u again", (u - samples.reduced_potential[some]) / (1.0 + np.abs(u)), SAME_ENERGY))
     rows.append(_same(case.name, "ln q again", generator.log_prob(x[some]) - samples.log_prob[some], SAME_LOG_PROB))
     return rows
 
@@ -108,8 +115,8 @@ def _mean(case: str, name: str, values: Array, exact: float, log_weight: Array) 
         population = weighted_probability(values, log_weight, np.random.default_rng(0))
         value, stderr = population.value, population.stderr
     else:
-        has_weight = np.isfinite(log_weight)
-        w, f = normalized_weights(log_weight)[has_weight], values[has_weight]
+        w = normalized_weights(log_weight)
+        w, f = w[w > 0.0], values[w > 0.0]  # what has no weight need not be finite
         value = float(w @ f)
         determined = errors_are_determined(summary.ess, summary.khat)
         stderr = float(np.sqrt(np.square(w * (f - value)).sum())) if determined else None
