@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from boltzgen.models.columns import Angle, Interval
+from boltzgen.models.columns import Angle, Column, Interval
 from boltzgen.models.model import ModelCoordinates, ModelTarget
 
 CUTOFF = 3.0
@@ -46,7 +46,7 @@ class LennardJonesPair:
 
     def target(self) -> ModelTarget:
         """Circles alone."""
-        columns = [Interval(0.0, CUTOFF), Interval(-1.0, 1.0), Angle()]
+        columns: list[Column] = [Interval(0.0, CUTOFF), Interval(-1.0, 1.0), Angle()]
         return ModelTarget(self.energy, ModelCoordinates(columns, Spherical()))
 
     def integral(self, power: int = 0, beta: float = 1.0) -> float:

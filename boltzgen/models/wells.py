@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.integrate import quad
 from torch import Tensor
 
-from boltzgen.models.columns import Line, OpenedCircle
+from boltzgen.models.columns import Column, Line, OpenedCircle
 from boltzgen.models.model import ModelCoordinates, ModelTarget, Separate
 
 
@@ -31,8 +31,8 @@ class Wells:
 
     def target(self) -> ModelTarget:
         """Each x an opened circle, each y a line, a little off: its width has to be learnt."""
-        columns = [OpenedCircle(0.0, math.sqrt(-self.b / (2.0 * self.a))), Line(0.1, 0.8)] * self.n
-        return ModelTarget(self.energy, ModelCoordinates(columns, Separate((self.n, 2))))
+        columns: list[Column] = [OpenedCircle(0.0, math.sqrt(-self.b / (2.0 * self.a))), Line(0.1, 0.8)]
+        return ModelTarget(self.energy, ModelCoordinates(columns * self.n, Separate((self.n, 2))))
 
     def log_z(self, beta: float = 1.0) -> float:
         """ln ∫ e^{−βu} over all blocks."""

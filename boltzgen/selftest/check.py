@@ -28,6 +28,9 @@ SAME_LOG_PROB = 1e-6
 SAME_ENERGY = 1e-7
 """Largest |Δu|/(1 + |u|) of the energy with samples and of the one that is written down a second time."""
 
+SAME_FORMULA = 1e-9
+"""Largest |ln w + u + ln q|: numbers of some thousands, rounded."""
+
 SOME = 500
 """Samples that are looked at one by one."""
 
@@ -40,7 +43,10 @@ BATCHES = ((0.0, 256), (0.9, 1024))
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ``z`` standard errors for what is sampled, else ``error`` against ``limit``; ``None`` is none."""
+    """One comparison: of what is sampled, ``z`` standard errors off, or None where no error bar is determined.
+
+    Where rounding alone makes a difference, ``value`` is that difference, and to be below ``limit``.
+    """
 
     case: str
     name: str
@@ -49,6 +55,7 @@ class Row:
     stderr: float | None
     z: float | None
     is_met: bool
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,7 @@ class CaseResult:
     seconds: float
 
 
-def run_case(
-    case: Case, n: int, seed: int, threads: int, report: Callable[[Progress], None], keep_on: Callable[[], bool]
-) -> CaseResult:
+def run_case(case: Case, n: int, seed: int, threads: int, report: Callable[[Progress], None]) -> CaseResult:
     """Train on a case, draw ``n`` samples, and compare."""
     started = time.monotonic()
     target = case.target
@@ -72,7 +77,7 @@ def run_case(
     )
     trainer = Trainer(target, Architecture.of(target.coordinates, **case.sizes), settings, threads=threads)
     trainer.schedule = replace(trainer.schedule, batches=BATCHES)
-    trainer.run(report, keep_on, lambda: None)
+    trainer.run(report, lambda: True, lambda: None)
     hot = target.temperature * math.exp(math.sqrt(0.8 / (target.coordinates.n_torsions + target.coordinates.n_stiff)))
     shares = {target.temperature: 1.0 - HOT_SHARE, min(hot, trainer.hottest): HOT_SHARE}
     generator = BoltzmannGenerator(target, trainer.result, temperatures=shares)
@@ -93,7 +98,10 @@ def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list
     if case.mean_u is not None:
         rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
     rows += [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
-    some = np.flatnonzero(np.isfinite(samples.log_weight))[:SOME]
+    finite = np.isfinite(log_weight)
+    formula = (log_weight + samples.reduced_potential + samples.log_prob)[finite]
+    rows.append(_same(case.name, "ln w = −u − ln q", formula, SAME_FORMULA))
+    some = np.flatnonzero(finite)[:SOME]
     u = case.energy(x[some])
     rows.append(_same(case.name, "u again", (u - samples.reduced_potential[some]) / (1.0 + np.abs(u)), SAME_ENERGY))
     rows.append(_same(case.name, "ln q again", generator.log_prob(x[some]) - samples.log_prob[some], SAME_LOG_PROB))
@@ -127,4 +135,4 @@ def _mean(case: str, name: str, values: Array, exact: float, log_weight: Array) 
 def _same(case: str, name: str, difference: Array, limit: float) -> Row:
     """The largest of differences that are rounding alone, NaN and infinity included."""
     largest = float(np.abs(difference).max()) if len(difference) else math.inf
-    return Row(case, name, largest, 0.0, None, None, largest < limit)
+    return Row(case, name, largest, 0.0, None, None, largest < limit, limit)

@@ -109,12 +109,12 @@ def _constant(x: Tensor) -> tuple[Tensor, Tensor]:
 def wells(name: str, model: Wells, barrier: float, energies: int, **sizes: int) -> Case:
     """Double wells in blocks: each population, and moments."""
     target = model.target()
-    populations = tuple(
-        Mean(f"P(x{k + 1} < {barrier:g})", model.population(barrier), lambda x, k=k: x[:, k, 0] < barrier)
-        for k in range(model.n)
-    )
+
+    def left(k: int) -> Mean:
+        return Mean(f"P(x{k + 1} < {barrier:g})", model.population(barrier), lambda x: x[:, k, 0] < barrier)
+
     means = (
-        *populations,
+        *(left(k) for k in range(model.n)),
         Mean("<x1>", model.mean(1), lambda x: x[:, 0, 0]),
         Mean("<y1²>", 1.0, lambda x: x[:, 0, 1] ** 2),
         _stein(target, "x", _virial),

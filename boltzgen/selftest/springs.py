@@ -19,13 +19,35 @@ ROOM, HOT = 300.0, 400.0
 """K: the temperature of the samples, and another one that they are reweighted to."""
 
 
-@dataclass(frozen=True)
-class Bond:
-    """½ k (r − r₀)² with the volume element r² dr; k in kJ/mol/nm², r₀ in nm."""
+Function = Callable[[Array], Array]
 
-    atoms: tuple[int, int]
+
+@dataclass(frozen=True)
+class Spring:
+    """½ k (q − q₀)² of atoms; k in kJ/mol per nm² or rad²."""
+
+    atoms: tuple[int, ...]
     k: float
     centre: float
+
+    def energy(self, q: Array) -> Array:
+        """kJ/mol."""
+        return 0.5 * self.k * (q - self.centre) ** 2
+
+    def slope(self, q: Array) -> Array:
+        """dU/dq."""
+        return self.k * (q - self.centre)
+
+    def tests(self, kT: float) -> list[tuple[str, Function, Function]]:
+        """Names, functions f(q) and df/dq."""
+        width = math.sqrt(kT / self.k)
+        centred = (lambda q: (q - self.centre) / width), (lambda q: np.full_like(q, 1.0 / width))
+        squared = (lambda q: ((q - self.centre) / width) ** 2), (lambda q: 2.0 * (q - self.centre) / width**2)
+        return [("x", *centred), ("x²", *squared)]
+
+
+class Bond(Spring):
+    """A distance, with the volume element r² dr."""
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -42,14 +64,6 @@ class Bond:
         """The coordinate of positions ``(n, atoms, 3)``."""
         return geometry.distance(x, *self.atoms)
 
-    def energy(self, q: Array) -> Array:
-        """kJ/mol."""
-        return 0.5 * self.k * (q - self.centre) ** 2
-
-    def slope(self, q: Array) -> Array:
-        """dU/dq."""
-        return self.k * (q - self.centre)
-
     def log_volume(self, q: Array) -> Array:
         """ln of the volume element."""
         return 2.0 * np.log(q)
@@ -58,19 +72,11 @@ class Bond:
         """Its derivative."""
         return 2.0 / q
 
-    def tests(self, kT: float) -> list[tuple[str, Callable[[Array], Array], Callable[[Array], Array]]]:
-        """Names, functions f(q) and df/dq."""
-        width = math.sqrt(kT / self.k)
-        centred = (lambda q: (q - self.centre) / width), (lambda q: np.full_like(q, 1.0 / width))
-        squared = (lambda q: ((q - self.centre) / width) ** 2), (lambda q: 2.0 * (q - self.centre) / width**2)
-        return [("x", *centred), ("x²", *squared)]
 
+class Angle(Spring):
+    """An angle, with the volume element sin θ dθ."""
 
-class Angle(Bond):
-    """½ k (θ − θ₀)² with the volume element sin θ dθ; k in kJ/mol/rad², θ₀ in radians."""
-
-    atoms: tuple[int, int, int]  # type: ignore[assignment]  # three, not two
-    limits = (1e-9, math.pi - 1e-9)  # type: ignore[assignment]  # of every angle
+    limits = (1e-9, math.pi - 1e-9)
 
     def add_to(self, system: openmm.System) -> None:
         """As a force."""
@@ -125,7 +131,7 @@ class Torsion:
 
     volume_slope = log_volume
 
-    def tests(self, kT: float) -> list[tuple[str, Callable[[Array], Array], Callable[[Array], Array]]]:
+    def tests(self, kT: float) -> list[tuple[str, Function, Function]]:
         """Names, functions f(φ) and df/dφ."""
         return [
             ("cos", np.cos, lambda q: -np.sin(q)),
@@ -134,10 +140,10 @@ class Torsion:
         ]
 
 
-Factor = Bond | Torsion
+Factor = Bond | Angle | Torsion
 
 
-def integral(factor: Factor, kT: float, f: Callable[[Array], Array] = np.ones_like) -> float:
+def integral(factor: Factor, kT: float, f: Function = np.ones_like) -> float:
     """∫ f(q) m(q) e^{−U(q)/kT} dq with the volume element m."""
 
     def density(q: float) -> float:
@@ -155,16 +161,21 @@ def log_z(factors: Sequence[Factor], kT: float) -> float:
 
 def _means(factor: Factor, name: str, kT: float) -> list[Mean]:
     """Averages and Stein identities of one coordinate."""
-    means = []
-    for of_name, f, slope in factor.tests(kT):
 
-        def stein(x: Array, f=f, slope=slope) -> Array:  # type: ignore[no-untyped-def]  # bound to this turn
+    def average(of_name: str, f: Function) -> Mean:
+        exact = integral(factor, kT, f) / integral(factor, kT)
+        return Mean(f"<{of_name}> of {name}", exact, lambda x: f(factor.of(x)))
+
+    def stein(of_name: str, f: Function, slope: Function) -> Mean:
+        def of(x: Array) -> Array:
             q = factor.of(x)
             return f(q) * (factor.slope(q) / kT - factor.volume_slope(q)) - slope(q)
 
-        exact = integral(factor, kT, f) / integral(factor, kT)
-        means.append(Mean(f"<{of_name}> of {name}", exact, lambda x, f=f: f(factor.of(x))))
-        means.append(Mean(f"Stein {of_name} of {name}", 0.0, stein))
+        return Mean(f"Stein {of_name} of {name}", 0.0, of)
+
+    means = []
+    for of_name, f, slope in factor.tests(kT):
+        means += [average(of_name, f), stein(of_name, f, slope)]
     if isinstance(factor, Torsion):
         above = integral(factor, kT, lambda q: np.where(q > 0.0, 1.0, 0.0)) / integral(factor, kT)
         means.append(Mean(f"P({name} > 0)", above, lambda x: factor.of(x) > 0.0))
@@ -178,7 +189,7 @@ def springs(name: str, atomic_numbers: tuple[int, ...], start: Array, factors: S
         system.addParticle(12.0)
     for factor in factors:
         factor.add_to(system)
-    bonds = tuple(factor.atoms for factor in factors if type(factor) is Bond)
+    bonds = tuple(factor.atoms for factor in factors if isinstance(factor, Bond))
     mean_u = sum(integral(factor, kT, factor.energy) / integral(factor, kT) for factor in factors) / kT
     names = [f"{type(factor).__name__.lower()} {'-'.join(map(str, factor.atoms))}" for factor in factors]
     return Case(
@@ -201,8 +212,8 @@ def diatomic(energies: int) -> Case:
 
 def water(energies: int) -> Case:
     """Flexible TIP3P water, whose hydrogens see nothing but their oxygen."""
-    factors = [Bond((0, k), 462750.4, 0.09572) for k in (1, 2)]
-    factors.append(Angle((1, 0, 2), 836.8, 1.82421813418))  # type: ignore[arg-type]  # see Angle
+    bonds = [Bond((0, k), 462750.4, 0.09572) for k in (1, 2)]
+    factors: list[Factor] = [*bonds, Angle((1, 0, 2), 836.8, 1.82421813418)]
     start = np.array([[0.0, 0.0, 0.0], [0.09572, 0.0, 0.0], [-0.024, 0.0927, 0.0]])
     return springs("water", (8, 1, 1), start, factors, energies)
 
@@ -212,7 +223,7 @@ def polymer(energies: int) -> Case:
     bonds = zip((259408.0, 282001.0, 224262.0), (0.1526, 0.1449, 0.1010), strict=True)
     angles = zip((520.0, 418.0), (1.94, 2.05), strict=True)
     factors: list[Factor] = [Bond((i, i + 1), k, r0) for i, (k, r0) in enumerate(bonds)]
-    factors += [Angle((i, i + 1, i + 2), k, t0) for i, (k, t0) in enumerate(angles)]  # type: ignore[arg-type]  # ditto
+    factors += [Angle((i, i + 1, i + 2), k, t0) for i, (k, t0) in enumerate(angles)]
     factors.append(Torsion((0, 1, 2, 3), ((3, 0.0, 5.0), (1, 0.7, 3.0))))
     start = np.array([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [0.2, 0.14, 0.0], [0.25, 0.14, 0.09]])
     return springs("polymer", (6, 6, 6, 6), start, factors, energies)
