@@ -8,13 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from boltzgen.coordinates.protocol import Coordinates
+from boltzgen.coordinates.quality import autograd_log_det, base_samples
 from boltzgen.flow.generator import Architecture
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator, Samples
 from boltzgen.selftest.case import Array, Case
 from boltzgen.statistics.free_energy import weighted_probability
-from boltzgen.statistics.weights import errors_are_determined, normalized_weights, summarize_weights
+from boltzgen.statistics.weights import (
+    errors_are_determined,
+    log_weights_at,
+    normalized_weights,
+    summarize_weights,
+)
+from boltzgen.target import AnyTarget, Target
 from boltzgen.training.trainer import Trainer, TrainSettings
 
 MAX_Z = 4.0
@@ -29,7 +39,12 @@ SAME_ENERGY = 1e-7
 """Largest |Δu|/(1 + |u|) of the energy with samples and of the one that is written down a second time."""
 
 SAME_FORMULA = 1e-9
-"""Largest |ln w + u + ln q|: numbers of some thousands, rounded."""
+"""Largest |ln w + u + ln q|/(1 + |u|)."""
+
+SAME_VOLUME = 1e-7
+"""Largest deviation of ln |det| of the coordinates from the derivatives of the map. Measured: 1e-10 and less."""
+
+N_VOLUMES = 3
 
 SOME = 500
 """Samples that are looked at one by one."""
@@ -92,20 +107,48 @@ def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list
     """Samples against what is known."""
     rows = [_log_z(case.name, "ln Z", samples.log_weight, case.log_z)]
     for temperature, exact in case.other_temperatures.items():
-        other = -samples.reduced_potential * (case.target.temperature / temperature) - samples.log_prob
+        other = log_weights_at(samples.reduced_potential, samples.log_prob, case.target.temperature, temperature)
         rows.append(_log_z(case.name, f"ln Z at {temperature:g} K", other, exact))
     x, log_weight = samples.positions.astype(np.float64), samples.log_weight
     if case.mean_u is not None:
         rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
     rows += [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
     finite = np.isfinite(log_weight)
-    formula = (log_weight + samples.reduced_potential + samples.log_prob)[finite]
-    rows.append(_same(case.name, "ln w = −u − ln q", formula, SAME_FORMULA))
+    formula = (log_weight + samples.reduced_potential + samples.log_prob) / (1.0 + np.abs(samples.reduced_potential))
+    rows.append(_same(case.name, "ln w = −u − ln q", formula[finite], SAME_FORMULA))
     some = np.flatnonzero(finite)[:SOME]
     u = case.energy(x[some])
     rows.append(_same(case.name, "u again", (u - samples.reduced_potential[some]) / (1.0 + np.abs(u)), SAME_ENERGY))
     rows.append(_same(case.name, "ln q again", generator.log_prob(x[some]) - samples.log_prob[some], SAME_LOG_PROB))
+    rows.append(_same(case.name, "ln |det| by autograd", _volume_errors(case.target), SAME_VOLUME))
     return rows
+
+
+def _volume_errors(target: AnyTarget) -> Array:
+    """ln |det| of a few base points less what the derivatives of positions by latents give, ``(n,)``."""
+    coordinates = target.coordinates
+    label, torsions, stiff = base_samples(coordinates, N_VOLUMES, 0)
+    _, log_det = coordinates.to_cartesian(label, torsions, stiff)
+    errors = []
+    for k in range(N_VOLUMES):
+        latent = label[[k]], torsions[[k]], stiff[[k]]
+        if isinstance(target, Target):
+            expected = autograd_log_det(target.coordinates, *latent)
+        else:
+            expected = square_log_det(coordinates, *latent)
+        errors.append(log_det[k].item() - expected)
+    return np.asarray(errors)
+
+
+def square_log_det(coordinates: Coordinates, label: Tensor, torsions: Tensor, stiff: Tensor) -> float:
+    """ln |det ∂x/∂latent| of one sample ``(1, ·)`` of a model, which has as many components as latents."""
+
+    def flat(latent: Tensor) -> Tensor:
+        split = latent[None].split([coordinates.n_torsions, coordinates.n_stiff], dim=1)
+        return coordinates.to_cartesian(label, *split)[0].flatten()
+
+    jacobian = torch.autograd.functional.jacobian(flat, torch.cat([torsions, stiff], dim=1)[0])
+    return torch.linalg.slogdet(jacobian)[1].item()
 
 
 def _log_z(case: str, name: str, log_weight: Array, exact: float) -> Row:
