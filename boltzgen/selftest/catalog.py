@@ -15,6 +15,7 @@ QUICK_SAMPLES, SAMPLES = 20_000, 50_000
 QUICK: tuple[Callable[[], Case], ...] = (
     partial(springs.diatomic, 10_000),
     partial(springs.water, 20_000),
+    partial(springs.formyl_fluoride, 30_000),
     partial(springs.polymer, 50_000),
     partial(cold_methanol, 60_000),
     partial(modelled.xy_ring, 8, 1.0, 60_000),

@@ -20,12 +20,13 @@ def molecular_target(
     bonds: tuple[tuple[int, ...], ...],
     positions: Array,
     temperature: float,
+    planar_atoms: tuple[int, ...] = (),
 ) -> Target:
     """The target of a System and a structure ``(atoms, 3)`` in nm, written to a tree and read back as a file's is."""
     pairs = tuple((min(pair), max(pair)) for pair in bonds)
     potential, kT = from_openmm(system), thermal_energy(temperature)
     zmatrix = build_zmatrix(atomic_numbers, pairs, (), positions)
-    fitted = fit_coordinates(zmatrix, positions, lambda x: potential.batch_last(x, PAIR_SOFTENING) / kT)
+    fitted = fit_coordinates(zmatrix, positions, lambda x: potential.batch_last(x, PAIR_SOFTENING) / kT, planar_atoms)
     n = len(atomic_numbers)
     molecule = Molecule(
         atomic_numbers=atomic_numbers,
@@ -36,7 +37,7 @@ def molecular_target(
         residue_numbers=(1,),
         bonds=pairs,
         rigid_bonds=(),
-        planar_atoms=(),
+        planar_atoms=planar_atoms,
         torsions={},
         smiles="",
         formula="",

@@ -15,6 +15,9 @@ from boltzgen.selftest import geometry
 from boltzgen.selftest.case import Array, Case, Mean
 from boltzgen.selftest.molecule import molecular_target
 
+FORMYL_BONDS = (470000.0, 0.12), (290000.0, 0.109), (300000.0, 0.134)
+"""k and r₀ to O, H and F."""
+
 ROOM, HOT = 300.0, 400.0
 """K: the temperature of the samples, and another one that they are reweighted to."""
 
@@ -182,7 +185,14 @@ def _means(factor: Factor, name: str, kT: float) -> list[Mean]:
     return means
 
 
-def springs(name: str, atomic_numbers: tuple[int, ...], start: Array, factors: Sequence[Factor], energies: int) -> Case:
+def springs(
+    name: str,
+    atomic_numbers: tuple[int, ...],
+    start: Array,
+    factors: Sequence[Factor],
+    energies: int,
+    planar_atoms: tuple[int, ...] = (),
+) -> Case:
     """A molecule of factors at room temperature, ``start (atoms, 3)`` in nm, with all that is known of it."""
     system, kT = openmm.System(), thermal_energy(ROOM)
     for _ in atomic_numbers:
@@ -194,7 +204,7 @@ def springs(name: str, atomic_numbers: tuple[int, ...], start: Array, factors: S
     names = [f"{type(factor).__name__.lower()} {'-'.join(map(str, factor.atoms))}" for factor in factors]
     return Case(
         name=name,
-        target=molecular_target(system, atomic_numbers, bonds, start, ROOM),
+        target=molecular_target(system, atomic_numbers, bonds, start, ROOM, planar_atoms),
         log_z=log_z(factors, kT),
         means=tuple(mean for factor, of in zip(factors, names, strict=True) for mean in _means(factor, of, kT)),
         energy=lambda x: np.sum([factor.energy(factor.of(x)) for factor in factors], axis=0) / kT,
@@ -216,6 +226,15 @@ def water(energies: int) -> Case:
     factors: list[Factor] = [*bonds, Angle((1, 0, 2), 836.8, 1.82421813418)]
     start = np.array([[0.0, 0.0, 0.0], [0.09572, 0.0, 0.0], [-0.024, 0.0927, 0.0]])
     return springs("water", (8, 1, 1), start, factors, energies)
+
+
+def formyl_fluoride(energies: int) -> Case:
+    """O=CHF, whose bend out of the plane is a stiff torsion about π: where angles are wrapped."""
+    factors: list[Factor] = [Bond((0, k), *spring) for k, spring in enumerate(FORMYL_BONDS, 1)]
+    factors += [Angle((1, 0, k), 450.0, 2.12) for k in (2, 3)]
+    factors.append(Torsion((3, 0, 1, 2), ((1, 0.0, 90.0),)))
+    start = np.array([[0.0, 0.0, 0.0], [0.12, 0.0, 0.0], [-0.06, 0.095, 0.0], [-0.07, -0.115, 0.0]])
+    return springs("formyl fluoride", (6, 8, 1, 9), start, factors, energies, planar_atoms=(0,))
 
 
 def polymer(energies: int) -> Case:
