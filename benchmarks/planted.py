@@ -17,10 +17,11 @@ import torch
 from boltzgen.coordinates import atlas, charts, internal, molecular
 from boltzgen.flow import coupling, generator
 from boltzgen.models import model, particles
-from boltzgen.sampling import draw
+from boltzgen.sampling import annealed, draw, estimator
 from boltzgen.selftest import check, molecule
 from boltzgen.statistics import free_energy, weights
 from boltzgen.target import Target
+from boltzgen.training import optimizer
 
 Patch = Callable[[], Any]
 
@@ -220,6 +221,35 @@ def in_single(original: Any, self: Any, x: Any, *arguments: Any, **named: Any) -
     return original(self, x.float(), *arguments, **named).to(x.dtype)
 
 
+def same_random_numbers(original: Any, self: Any, n: int, generator: Any, heat: Any = None) -> Any:
+    return original(self, n, generator.manual_seed(7), heat)
+
+
+def two_branches_swapped(original: Any, self: Any, x: Any, rng: Any) -> Any:
+    x = original(self, x, rng)
+    for rotor in self.zmatrix.rotors:
+        a, b = (list(branch) for branch in rotor.branches[:2])
+        x = x.clone()
+        x[a + b] = x[b + a]
+    return x
+
+
+def rounded(samples: draw.Samples) -> dict[str, Any]:
+    return {"positions": samples.positions.round(4)}
+
+
+def kept_weight(original: Any, *arguments: Any) -> Any:
+    result = original(*arguments)
+    return replace(result, kept=replace(result.kept, log_weight=result.kept.log_weight + 0.02 * result.kept.u.sign()))
+
+
+def angles_shifted(system: openmm.System) -> None:
+    for force in forces(system, openmm.HarmonicAngleForce):
+        for k in range(force.getNumAngles()):
+            *atoms, theta, strength = force.getAngleParameters(k)
+            force.setAngleParameters(k, *atoms, theta._value + 0.002, strength._value)
+
+
 BUGS: dict[str, Patch] = {
     "r² missing from the volume": less_volume(lambda q: 2.0 * q.bonds.log().sum(0)),
     "r instead of r²": less_volume(lambda q: q.bonds.log().sum(0)),
@@ -285,5 +315,15 @@ BUGS: dict[str, Patch] = {
     "bootstrap of equal weights": around(
         free_energy, "normalized_weights", lambda original, log_w: np.full(len(log_w), 1.0 / len(log_w))
     ),
+    "optimiser that moves nothing": around(optimizer.Optimizer, "step", lambda original, self, rate: None),
+    "every batch from the same random numbers": around(generator.Generator, "sample", same_random_numbers),
+    "two hydrogens of a methyl swapped": around(atlas.Atlas, "random_images", two_branches_swapped),
+    "positions rounded to 1e-4 nm": samples_with(rounded),
+    "angles 0.1° off": other_system(angles_shifted),
+    "sign of torsions where they are read": around(internal, "dihedral", lambda original, *x: -original(*x)),
+    "redraws with a wrong mean": around(estimator, "marginal", kept_weight),
+    "annealing without its Metropolis test": around(
+        annealed, "_energy", lambda original, *arguments: torch.zeros_like(original(*arguments))
+    ),
 }
-"""Name → patch."""
+"""Name → patch. The last eight were added when all checks were there."""

@@ -30,9 +30,8 @@ def noticed(patch: Patch, seed: int) -> str | None:
             failed = [row for row in result.rows if not row.is_met]
             if failed:
                 row = failed[0]
-                by = f"z {row.z:+.1f}" if row.z is not None else f"{row.value:.1e}" if row.limit else "no error bar"
-                by_z = sum(row.limit is None for row in failed)
-                return f"{row.case}, {row.name}: {by} ({by_z} by z-score, {len(failed) - by_z} by rounding)"
+                by = f"z {row.z:+.1f}" if row.z is not None else f"{row.value:.1e}"
+                return f"{row.case}, {row.name}: {by}; {len(failed)} of {len(result.rows)} checks"
     return None
 
 

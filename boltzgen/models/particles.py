@@ -34,6 +34,39 @@ class Spherical:
 
 
 @dataclass(frozen=True)
+class SquareWellPair:
+    """E = ∞ for r < 1, −ε up to ``reach``, else 0 up to :data:`CUTOFF`; ``depth`` = ε/kT. Some energies are infinite."""
+
+    depth: float
+    reach: float = 1.8
+
+    def energy(self, x: Tensor) -> Tensor:
+        """E/kT of vectors ``(1, 3, batch)``."""
+        r = x[0].norm(dim=0)
+        inside = torch.where(r < self.reach, -self.depth, 0.0).to(r.dtype)
+        return torch.where(r < 1.0, math.inf, inside)
+
+    def target(self) -> ModelTarget:
+        """Circles alone, as of the other pair."""
+        columns: list[Column] = [Interval(0.0, CUTOFF), Interval(-1.0, 1.0), Angle()]
+        return ModelTarget(self.energy, ModelCoordinates(columns, Spherical()))
+
+    def volumes(self) -> tuple[float, float]:
+        """Those of the well and of what is beyond, in σ³."""
+        return 4.0 / 3.0 * math.pi * (self.reach**3 - 1.0), 4.0 / 3.0 * math.pi * (CUTOFF**3 - self.reach**3)
+
+    def log_z(self, beta: float = 1.0) -> float:
+        """ln of the volumes with their Boltzmann factors."""
+        well, beyond = self.volumes()
+        return math.log(well * math.exp(beta * self.depth) + beyond)
+
+    @property
+    def bound(self) -> float:
+        """P(r < reach)."""
+        return self.volumes()[0] * math.exp(self.depth - self.log_z())
+
+
+@dataclass(frozen=True)
 class LennardJonesPair:
     """E = 4ε (r⁻¹² − r⁻⁶) with r in σ, at a temperature T* = kT/ε, within :data:`CUTOFF`."""
 

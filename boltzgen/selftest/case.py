@@ -33,7 +33,9 @@ class Case:
 
     ``mean_u`` is ⟨u⟩ of the energies that come with the samples, and ``energy`` u of configurations ``(n, sites,
     components)``, by other means than the target's. Training takes ``energies`` energies from ``start`` times the
-    target's temperature on, and a flow of ``sizes``.
+    target's temperature on, and a flow of ``sizes``; a flow that has learnt is worth more than ``least_ess`` of as
+    many exact samples. An even one has exact weights too, and would pass all else.
+    ``estimators`` are redraws, bridges and number of samples of other ways to draw.
     """
 
     name: str
@@ -46,3 +48,5 @@ class Case:
     other_temperatures: dict[float, float] = field(default_factory=dict)
     start: float = 2.0
     sizes: dict[str, int] = field(default_factory=dict)
+    least_ess: float = 0.25
+    estimators: tuple[tuple[int, int, int], ...] = ()

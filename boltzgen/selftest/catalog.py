@@ -23,6 +23,7 @@ QUICK: tuple[Callable[[], Case], ...] = (
     partial(modelled.mueller_brown, 15.0, 60_000),
     partial(modelled.mixture, 60_000),
     partial(modelled.lennard_jones, 1.0, 40_000),
+    partial(modelled.square_well, 1.0, 40_000),
 )
 """Cheap and telling ones first."""
 

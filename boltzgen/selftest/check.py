@@ -13,7 +13,7 @@ from torch import Tensor
 
 from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.coordinates.quality import autograd_log_det, base_samples
-from boltzgen.flow.generator import Architecture
+from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator, Samples
 from boltzgen.selftest.case import Array, Case
@@ -60,7 +60,8 @@ BATCHES = ((0.0, 256), (0.9, 1024))
 class Row:
     """One comparison: of what is sampled, ``z`` standard errors off, or None where no error bar is determined.
 
-    Where rounding alone makes a difference, ``value`` is that difference, and to be below ``limit``.
+    Where rounding alone makes a difference, ``value`` is that difference, and to be below ``limit``; an effective share
+    is to be above ``least``.
     """
 
     case: str
@@ -71,6 +72,7 @@ class Row:
     z: float | None
     is_met: bool
     limit: float | None = None
+    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,17 @@ def run_case(case: Case, n: int, seed: int, threads: int, report: Callable[[Prog
     generator = BoltzmannGenerator(target, trainer.result, temperatures=shares)
     samples = generator.sample(n, seed=[seed, 1])
     weights = summarize_weights(samples.log_weight)
-    return CaseResult(
-        tuple(compare(case, generator, samples)), weights.ess_fraction, weights.khat, time.monotonic() - started
-    )
+    has_learnt = weights.ess_fraction > case.least_ess
+    learnt = Row(case.name, "effective share", weights.ess_fraction, 1.0, None, None, has_learnt, least=case.least_ess)
+    rows = (*compare(case, generator, samples), *_estimators(case, target, trainer.result, seed), learnt)
+    return CaseResult(rows, weights.ess_fraction, weights.khat, time.monotonic() - started)
 
 
 def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list[Row]:
     """Samples against what is known."""
     rows = [_log_z(case.name, "ln Z", samples.log_weight, case.log_z)]
+    again = np.logaddexp.reduce(samples.log_weight) - math.log(len(samples.log_weight))
+    rows.append(_same(case.name, "ln Z = ln mean w", np.asarray([rows[0].value - again]), SAME_FORMULA))
     for temperature, exact in case.other_temperatures.items():
         other = log_weights_at(samples.reduced_potential, samples.log_prob, case.target.temperature, temperature)
         rows.append(_log_z(case.name, f"ln Z at {temperature:g} K", other, exact))
@@ -114,13 +119,27 @@ def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list
         rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
     rows += [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
     finite = np.isfinite(log_weight)
-    formula = (log_weight + samples.reduced_potential + samples.log_prob) / (1.0 + np.abs(samples.reduced_potential))
-    rows.append(_same(case.name, "ln w = −u − ln q", formula[finite], SAME_FORMULA))
+    u, log_prob = samples.reduced_potential[finite], samples.log_prob[finite]
+    formula = (log_weight[finite] + u + log_prob) / (1.0 + np.abs(u))
+    rows.append(_same(case.name, "ln w = −u − ln q", formula, SAME_FORMULA))
     some = np.flatnonzero(finite)[:SOME]
     u = case.energy(x[some])
     rows.append(_same(case.name, "u again", (u - samples.reduced_potential[some]) / (1.0 + np.abs(u)), SAME_ENERGY))
     rows.append(_same(case.name, "ln q again", generator.log_prob(x[some]) - samples.log_prob[some], SAME_LOG_PROB))
     rows.append(_same(case.name, "ln |det| by autograd", _volume_errors(case.target), SAME_VOLUME))
+    return rows
+
+
+def _estimators(case: Case, target: AnyTarget, flow: Generator, seed: int) -> list[Row]:
+    """ln Z and ⟨u⟩ of redraws and of annealed draws."""
+    rows = []
+    for inner, refine, n in case.estimators:
+        samples = BoltzmannGenerator(target, flow).sample(n, inner=inner, refine=refine, seed=[seed, inner, refine])
+        name = f"{inner} redraws" if refine == 0 else f"{refine} bridges"
+        rows.append(_log_z(case.name, f"ln Z, {name}", samples.log_weight, case.log_z))
+        if case.mean_u is not None:
+            mean = _mean(case.name, f"<u>, {name}", samples.reduced_potential, case.mean_u, samples.log_weight)
+            rows.append(mean)
     return rows
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.models.model import ModelTarget
-from boltzgen.models.particles import CUTOFF, LennardJonesPair
+from boltzgen.models.particles import CUTOFF, LennardJonesPair, SquareWellPair
 from boltzgen.models.rings import XYRing
 from boltzgen.models.wells import Mixture, MuellerBrown, Wells
 from boltzgen.selftest.case import Array, Case, Mean
@@ -46,6 +46,7 @@ def _case(
     energies: int,
     *,
     sizes: Mapping[str, int] | None = None,
+    least_ess: float = 0.25,
     mean_u: float | None = None,
     hot_log_z: float | None = None,
 ) -> Case:
@@ -60,6 +61,7 @@ def _case(
         mean_u=mean_u,
         other_temperatures=hot,
         sizes=dict(sizes or {}),
+        least_ess=least_ess,
     )
 
 
@@ -161,6 +163,19 @@ def mixture(energies: int) -> Case:
         _stein(target, "1", _constant),
     )
     return _case("Gaussian mixture", target, 0.0, means, energies)
+
+
+def square_well(depth: float, energies: int) -> Case:
+    """Two particles with a hard core: samples whose energy is infinite count, with weight zero."""
+    model = SquareWellPair(depth)
+    target = model.target()
+    means = (
+        Mean("P(bound)", model.bound, lambda x: np.linalg.norm(x[:, 0], axis=1) < model.reach),
+        Mean("<z>", 0.0, lambda x: x[:, 0, 2]),
+    )
+    hot = model.log_z(target.temperature / HOT)
+    mean_u = -depth * model.bound
+    return _case("square-well pair", target, model.log_z(), means, energies, mean_u=mean_u, hot_log_z=hot)
 
 
 def lennard_jones(temperature: float, energies: int) -> Case:

@@ -192,6 +192,7 @@ def springs(
     factors: Sequence[Factor],
     energies: int,
     planar_atoms: tuple[int, ...] = (),
+    estimators: tuple[tuple[int, int, int], ...] = (),
 ) -> Case:
     """A molecule of factors at room temperature, ``start (atoms, 3)`` in nm, with all that is known of it."""
     system, kT = openmm.System(), thermal_energy(ROOM)
@@ -211,6 +212,7 @@ def springs(
         energies=energies,
         mean_u=mean_u,
         other_temperatures={HOT: log_z(factors, thermal_energy(HOT))},
+        estimators=estimators,
     )
 
 
@@ -245,4 +247,4 @@ def polymer(energies: int) -> Case:
     factors += [Angle((i, i + 1, i + 2), k, t0) for i, (k, t0) in enumerate(angles)]
     factors.append(Torsion((0, 1, 2, 3), ((3, 0.0, 5.0), (1, 0.7, 3.0))))
     start = np.array([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [0.2, 0.14, 0.0], [0.25, 0.14, 0.09]])
-    return springs("polymer", (6, 6, 6, 6), start, factors, energies)
+    return springs("polymer", (6, 6, 6, 6), start, factors, energies, estimators=((4, 0, 4000), (1, 2, 3000)))

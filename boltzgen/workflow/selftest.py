@@ -74,6 +74,8 @@ def _line(row: Row) -> str:
     mark = "" if row.is_met else "  FAILED"
     if row.limit is not None:
         return f"  {row.name:32} {row.value:14.1e} {'below':>14} {row.limit:10.0e} {'':6}{mark}"
+    if row.least is not None:
+        return f"  {row.name:32} {row.value:14.3f} {'above':>14} {row.least:10.2f} {'':6}{mark}"
     if row.stderr is None or row.z is None:
         return f"  {row.name:32} {row.value:14.6f} {row.exact:14.6f} {'none':>10} {'':6}{mark}"
     return f"  {row.name:32} {row.value:14.6f} {row.exact:14.6f} {row.stderr:10.5f} {row.z:+6.2f}{mark}"
