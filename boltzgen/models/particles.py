@@ -35,7 +35,7 @@ class Spherical:
 
 @dataclass(frozen=True)
 class SquareWellPair:
-    """E = ∞ for r < 1, −ε up to ``reach``, else 0 up to :data:`CUTOFF`; ``depth`` = ε/kT. Some energies are infinite."""
+    """E = ∞ for r < 1, −ε up to ``reach``, else 0 up to :data:`CUTOFF`; ``depth`` = ε/kT."""
 
     depth: float
     reach: float = 1.8
