@@ -172,6 +172,7 @@ def square_log_det(coordinates: Coordinates, label: Tensor, torsions: Tensor, st
 
 def _log_z(case: str, name: str, log_weight: Array, exact: float) -> Row:
     weights = summarize_weights(log_weight)
+    exact = float(exact)  # plain numbers: rows are printed as JSON
     error, stderr = weights.log_z - exact, weights.log_z_stderr
     z = None if stderr is None else error / max(stderr, 1e-12)
     is_met = z is not None and abs(z) < MAX_Z and abs(error) < MAX_LOG_Z_ERROR
@@ -181,6 +182,7 @@ def _log_z(case: str, name: str, log_weight: Array, exact: float) -> Row:
 def _mean(case: str, name: str, values: Array, exact: float, log_weight: Array) -> Row:
     """A weighted mean; of what is true or false by the function that populations come from."""
     summary = summarize_weights(log_weight)
+    exact = float(exact)
     if values.dtype == bool:
         population = weighted_probability(values, log_weight, np.random.default_rng(0))
         value, stderr = population.value, population.stderr

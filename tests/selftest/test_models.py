@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ def case():
 def test_right_answers_pass_and_wrong_ones_are_told(case):
     result = run_case(case, 5000, 0, 1, lambda progress: None)
     assert all(row.is_met for row in result.rows), [row for row in result.rows if not row.is_met]
+    assert json.dumps([asdict(row) for row in result.rows])  # no number of NumPy's own
     wrong = replace(
         case,
         log_z=case.log_z + 0.3,
