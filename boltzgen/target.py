@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from boltzgen.constants import thermal_energy
 from boltzgen.coordinates.atlas import Atlas
+from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.molecule import Molecule
+
+
+class AnyTarget(Protocol):
+    """All that training and sampling ask of a system, molecular or model.
+
+    Replica exchange, which leads a training to states that it does not draw, asks for more: a molecule.
+    """
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the ensemble in K; a model, which has no unit of energy, has a nominal one."""
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The bijection between latent blocks and configurations."""
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
+        """The same target in another precision, on another device."""
+
+    def reduced_potential(self, x: Tensor, temperature: float | None = None, softening: float | None = None) -> Tensor:
+        """u = U(x)/kT of configurations, ``(batch,)``, +inf where it cannot be computed."""
 
 
 class Target:

@@ -153,6 +153,12 @@ def info(path: options.AnyPath = None) -> Plan:
     return Plan(path, (), lambda workflow, *_: workflow.info(path))
 
 
+@command(app)
+def selftest(quick: options.Quick = False) -> Plan:
+    """Train and sample systems with exactly known answers, and compare: exit 7 if one is four standard errors off."""
+    return Plan(None, (), lambda workflow, *rest: workflow.selftest(*rest, quick=quick))
+
+
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     arguments = sys.argv[1:]

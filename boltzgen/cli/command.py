@@ -24,7 +24,7 @@ from boltzgen.errors import InputError, SlowPathWarning
 
 if TYPE_CHECKING:
     from boltzgen.config import Config
-    from boltzgen.workflow import Context, StageResult
+    from boltzgen.workflow import Context, Result
 
 Planner = Callable[..., Plan]
 
@@ -127,7 +127,7 @@ class _Invocation:
         self._print({**status, **result.summary}, "" if self._options["quiet"] else printable(result.text))
         return result.exit_code
 
-    def _work(self, plan: Plan, call: Callable[[Any, Config, Context], StageResult], config: Config) -> StageResult:
+    def _work(self, plan: Plan, call: Callable[[Any, Config, Context], Result], config: Config) -> Result:
         from boltzgen.config import dump_config
 
         options = self._options

@@ -363,6 +363,10 @@ MaxTime = Annotated[
         show_default=False,
     ),
 ]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="The short list: about a minute of one core.", metavar=" ", show_default=False),
+]
 Resume = Annotated[
     bool,
     typer.Option(

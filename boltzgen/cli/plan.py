@@ -13,27 +13,29 @@ from boltzgen.errors import ConflictError, InputError, StorageError
 
 if TYPE_CHECKING:
     from boltzgen.config import Config
-    from boltzgen.workflow import Context, StageResult
+    from boltzgen.workflow import Context, Result
 
 STAGES = ("prepare", "train", "sample", "reweight", "analyze")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked command: the stages that it runs in the directory `run`, and the function that does it.
+    """A checked command: the stages that it runs in the directory `run`, if any, and the function that does it.
 
     `preview` reads the input and tells what the command would do with it, if it takes a molecule.
     """
 
-    run: Path
+    run: Path | None
     stages: tuple[str, ...]
-    call: Callable[[Any, Config, Context], StageResult]  # the first argument is the module boltzgen.workflow
+    call: Callable[[Any, Config, Context], Result]  # the first argument is the module boltzgen.workflow
     resume: bool = True
     max_time: float | None = None
-    preview: Callable[[Any, Config, Context], StageResult] | None = None
+    preview: Callable[[Any, Config, Context], Result] | None = None
 
     def files(self, config: Config) -> list[str]:
         """The files that the command writes where they are not there yet."""
+        if self.run is None:
+            return []
         samples = "samples.h5"
         if config.sample.shard:
             part, total = (int(number) for number in config.sample.shard.split("/"))

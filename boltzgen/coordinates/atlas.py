@@ -21,6 +21,7 @@ from torch import Tensor
 from boltzgen.coordinates.charts import wrap
 from boltzgen.coordinates.internal import dihedral
 from boltzgen.coordinates.molecular import Chart, MolecularCoordinates
+from boltzgen.coordinates.symmetry import random_images
 from boltzgen.coordinates.zmatrix import ZMatrix
 
 SHARE_WIDTH = 0.35
@@ -51,6 +52,16 @@ class Atlas:
     def n_charts(self) -> int:
         """Number of charts."""
         return len(self.charts)
+
+    @property
+    def n_rotors(self) -> int:
+        """Number of symmetric rotors, the last of the torsions."""
+        return len(self.zmatrix.rotors)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Atoms, and their three coordinates."""
+        return self.zmatrix.n_atoms, 3
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Atlas:
         """The same charts in another precision, on another device."""
@@ -101,6 +112,10 @@ class Atlas:
         shares = self.log_shares(x)
         within = torch.where(reach, shares, -torch.inf)
         return shares.gather(0, label[None])[0] - torch.logsumexp(within, dim=0)
+
+    def random_images(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Every rotor of every sample in one of its images, all with equal probability."""
+        return random_images(x, self.zmatrix.rotors, rng)
 
     def assign(self, x: Tensor) -> Tensor:
         """The chart with the largest share in each configuration, ``(batch,)``."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.harmonic import ReducedPotential
+from boltzgen.coordinates.protocol import Coordinates
 
 QUARTILES = (0.25, 0.5, 0.75)
 
@@ -114,7 +115,7 @@ def _floors(atlas: Atlas, potential: ReducedPotential, conformers: np.ndarray) -
     return torch.stack([(values if len(values) else effective).min() for values in own])
 
 
-def base_samples(atlas: Atlas, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def base_samples(atlas: Coordinates, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Even labels ``(n,)``, uniform torsions and normal stiff coordinates ``(n, ·)``, float64."""
     generator = torch.Generator().manual_seed(seed)
     torsions = torch.rand(n, atlas.n_torsions, generator=generator, dtype=torch.float64)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.charts import random_circles
+from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.flow.coupling import AffineHead, Perceptron, StiffCoupling, TorsionFlow, circle_features
 
 
@@ -28,9 +28,9 @@ class Architecture:
     n_couplings: int = 5
 
     @classmethod
-    def of(cls, atlas: Atlas, **sizes: int) -> Architecture:
-        """The architecture for the coordinates of a molecule; ``sizes`` replace the defaults."""
-        return cls(atlas.n_torsions, atlas.n_stiff, atlas.n_charts, **sizes)
+    def of(cls, coordinates: Coordinates, **sizes: int) -> Architecture:
+        """The architecture for the coordinates of a system; ``sizes`` replace the defaults."""
+        return cls(coordinates.n_torsions, coordinates.n_stiff, coordinates.n_charts, **sizes)
 
     def to_dict(self) -> dict[str, int]:
         """Plain dictionary, to be stored."""
@@ -109,7 +109,7 @@ class Generator(nn.Module):
         self.torsion_flow = TorsionFlow(a.n_torsions, a.n_bins, a.torsion_hidden, n_label + 1)
         masks = _masks(a.n_stiff, a.n_couplings)
         self.couplings = nn.ModuleList(StiffCoupling(mask, n_context, a.stiff_hidden) for mask in masks)
-        self.head = AffineHead(a.n_stiff, n_context, a.stiff_hidden)
+        self.head = AffineHead(a.n_stiff, n_context, a.stiff_hidden) if a.n_stiff else None
 
     def sample(self, n: int, generator: torch.Generator, heat: Tensor | None = None) -> Latent:
         """Draw ``n`` latents, at the target's temperature or at heats ``(n,)``."""
@@ -224,7 +224,7 @@ class Generator(nn.Module):
         return torch.cat([features, self._condition(slow).T]).T
 
     def _stiff_layers(self) -> list[nn.Module]:
-        return [*self.couplings, self.head]
+        return [*self.couplings, self.head] if self.head else []
 
     @property
     def _log_base_torsions(self) -> float:

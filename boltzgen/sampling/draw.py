@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.estimator import Estimator
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class BoltzmannGenerator:
 
     def __init__(
         self,
-        target: Target,
+        target: AnyTarget,
         flow: Generator,
         device: torch.device | str = "cpu",
         temperatures: Mapping[float, float] | None = None,
@@ -99,7 +98,6 @@ class BoltzmannGenerator:
         if inner > 1 or refine:
             pilot = random_stream(Purpose.PILOT, seed, self.device)
             estimator = Estimator(self.target, self.flow, inner, refine, pilot)
-        rotors = self.target.coordinates.zmatrix.rotors
         parts: list[tuple[np.ndarray, ...]] = []
         done = 0
         while done < n:
@@ -110,7 +108,7 @@ class BoltzmannGenerator:
             else:
                 drawn = estimator.draw(n - done, batch_size, rng)
                 x, u, log_w, log_sums = drawn.kept.x, drawn.kept.u, drawn.kept.log_weight, drawn.log_flow_sums
-                x = random_images(x, rotors, rng)
+                x = self.target.coordinates.random_images(x, rng)
                 failed = torch.isinf(log_w)
                 u = torch.where(failed, math.inf, u)
                 log_q = torch.where(failed, drawn.kept.log_prob, -u - log_w)
@@ -139,7 +137,7 @@ class BoltzmannGenerator:
         slow = latent.slow
         log_q = self._log_prob(slow, latent.stiff, component, latent.log_prob)
         x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
-        x = random_images(x, self.target.coordinates.zmatrix.rotors, rng)
+        x = self.target.coordinates.random_images(x, rng)
         return x, self._log_mixture(x, slow.label, log_q - log_det), self.target.reduced_potential(x)
 
     def _log_prob(self, slow: Slow, stiff: torch.Tensor, component: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -196,9 +194,9 @@ class BoltzmannGenerator:
 
     def _batch_last(self, positions: np.ndarray) -> torch.Tensor:
         array = np.asarray(positions, dtype=np.float64)
-        n_atoms = self.target.coordinates.zmatrix.n_atoms
-        if array.ndim != 3 or array.shape[1:] != (n_atoms, 3):
-            raise InputError(f"positions have shape {array.shape}. Give (n, {n_atoms}, 3), in nm.")
+        sites, components = self.target.coordinates.shape
+        if array.ndim != 3 or array.shape[1:] != (sites, components):
+            raise InputError(f"positions have shape {array.shape}. Give (n, {sites}, {components}), in nm.")
         return torch.as_tensor(array, device=self.device).permute(1, 2, 0).contiguous()
 
 

@@ -11,7 +11,7 @@ from boltzgen.flow.generator import Generator, Slow
 from boltzgen.sampling.annealed import Annealing, tune
 from boltzgen.sampling.extended import Draws, ExtendedTarget
 from boltzgen.sampling.marginal import Marginal, marginal
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 
 PILOT_SIZE = 128
 """Walkers from which the step sizes of the annealing are found."""
@@ -27,7 +27,7 @@ class Estimator:
     alone, which that of an annealed draw is. ``pilot`` seeds the search for step sizes.
     """
 
-    def __init__(self, target: Target, flow: Generator, inner: int, refine: int, pilot: torch.Generator) -> None:
+    def __init__(self, target: AnyTarget, flow: Generator, inner: int, refine: int, pilot: torch.Generator) -> None:
         self.flow, self.inner = flow, inner
         self.extended = ExtendedTarget(target, flow)
         self.annealing: Annealing | None = None

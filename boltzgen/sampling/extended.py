@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Slow
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Draws:
 class ExtendedTarget:
     """Weights in the extended space; counts energies and forces as they are computed."""
 
-    def __init__(self, target: Target, flow: Generator) -> None:
+    def __init__(self, target: AnyTarget, flow: Generator) -> None:
         self.target, self.flow = target, flow
         self.n_energies = self.n_forces = 0
 

@@ -60,6 +60,13 @@ class WeightSummary:
     ess_without_largest: dict[int, float]
 
 
+def log_weights_at(
+    reduced_potential: NDArray[np.float64], log_prob: NDArray[np.float64], drawn_for: float, temperature: float
+) -> NDArray[np.float64]:
+    """Log-weights (n,) at a temperature in K, of samples whose u = U/kT is at ``drawn_for`` K: -u T₀/T - log q."""
+    return -reduced_potential * (drawn_for / temperature) - log_prob
+
+
 def checked_log_weights(log_w: ArrayLike) -> NDArray[np.float64]:
     """Return log-weights as a float64 vector (n,), or refuse them.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric
 from boltzgen.errors import InputError
 from boltzgen.flow.generator import Generator, Lead, Slow
 from boltzgen.random_streams import Purpose, random_stream
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget, Target
 
 LADDERS = 8
 RUNGS = 4
@@ -70,10 +70,10 @@ KERNEL_WIDTH = 0.2
 """Radians."""
 
 
-def can_propose(target: Target) -> bool:
-    """Whether there are slow coordinates, rotors aside, that structures of a target could tell."""
+def can_propose(target: AnyTarget) -> TypeGuard[Target]:
+    """Whether there are slow coordinates, rotors aside, that structures of a molecule could tell."""
     coordinates = target.coordinates
-    return coordinates.n_torsions > len(coordinates.zmatrix.rotors) or coordinates.n_charts > 1
+    return isinstance(target, Target) and (coordinates.n_torsions > coordinates.n_rotors or coordinates.n_charts > 1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Challengers:
         self.target, self.seed = target, seed
         self.energies = self.rounds = 0
         self.thin = math.nan
-        self._n_leading = target.coordinates.n_torsions - len(target.coordinates.zmatrix.rotors)
+        self._n_leading = target.coordinates.n_torsions - target.coordinates.n_rotors
         self._device = target.coordinates.charts[0].device
         self._masses = slowed_masses(target.molecule.masses, target.molecule.bonds)
         self._temperatures = geometric_temperatures(target.temperature, HOTTEST * target.temperature, RUNGS)

@@ -7,7 +7,7 @@ import math
 import torch
 
 from boltzgen.flow.generator import Architecture, Generator
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.gradient import PART_SIZE
 from boltzgen.training.method import ANNEALED, Method
@@ -24,7 +24,7 @@ _PROBES = 16, 32
 
 
 def training_memory(
-    target: Target,
+    target: AnyTarget,
     architecture: Architecture,
     device: torch.device,
     threads: int,
@@ -53,7 +53,7 @@ def training_memory(
     return int(BACKWARD * of_one * batch + COPIES_OF_WEIGHTS * weights + replay)
 
 
-def _saved_bytes(generator: Generator, target: Target, n: int, method: Method = ANNEALED) -> int:
+def _saved_bytes(generator: Generator, target: AnyTarget, n: int, method: Method = ANNEALED) -> int:
     """Bytes of all tensors that the backward pass of one step on ``n`` samples needs."""
     kept: dict[int, torch.Tensor] = {}
 

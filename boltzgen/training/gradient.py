@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Slow
 from boltzgen.random_streams import Purpose, random_stream
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 from boltzgen.training.challengers import Challengers
 from boltzgen.training.data import DataSet, negative_log_likelihood
 from boltzgen.training.method import Method
@@ -138,16 +138,16 @@ class GradientWorkers:
     """
 
     def __init__(
-        self, generator: Generator, target: Target, threads: int, method: Method, sources: Sources | None = None
+        self, generator: Generator, target: AnyTarget, threads: int, method: Method, sources: Sources | None = None
     ) -> None:
         self._generator, self._target, self._method = generator, target, method
         self._sources = sources or Sources()
         self._parameters = list(generator.parameters())
         self._device = self._parameters[0].device
-        atlas = target.coordinates
-        broad = list(range(atlas.n_torsions - len(atlas.zmatrix.rotors)))
-        if atlas.n_charts > 1:
-            broad.append(atlas.n_torsions)  # the label
+        coordinates = target.coordinates
+        broad = list(range(coordinates.n_torsions - coordinates.n_rotors))
+        if coordinates.n_charts > 1:
+            broad.append(coordinates.n_torsions)  # the label
         self._broad = torch.tensor(broad, dtype=torch.int64, device=self._device)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and self._device.type == "cpu" else None
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.flow.generator import Generator, Lead, Slow
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 
 PAIR_SOFTENING = 200.0
 """kJ/mol above which a non-bonded pair grows only logarithmically during training."""
@@ -57,7 +57,7 @@ class Clock:
 
 def score(
     generator: Generator,
-    target: Target,
+    target: AnyTarget,
     n: int,
     rng: torch.Generator,
     uniform: Tensor | None = None,
@@ -81,7 +81,7 @@ def score(
 
 
 def score_led(
-    generator: Generator, target: Target, lead: Lead, heat: Tensor, rng: torch.Generator, clock: Clock | None = None
+    generator: Generator, target: AnyTarget, lead: Lead, heat: Tensor, rng: torch.Generator, clock: Clock | None = None
 ) -> Scored:
     """Draw what is left of latents whose first slow coordinates come from elsewhere, and weigh them as :func:`score`.
 
@@ -93,7 +93,12 @@ def score_led(
 
 
 def score_stiff(
-    generator: Generator, target: Target, slow: Slow, log_prob: Tensor, rng: torch.Generator, clock: Clock | None = None
+    generator: Generator,
+    target: AnyTarget,
+    slow: Slow,
+    log_prob: Tensor,
+    rng: torch.Generator,
+    clock: Clock | None = None,
 ) -> Scored:
     """Draw stiff coordinates once for each of given slow ones, and weigh them as :func:`score` does.
 

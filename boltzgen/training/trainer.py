@@ -15,7 +15,7 @@ from boltzgen.errors import BoltzgenError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.random_streams import Purpose, random_stream
-from boltzgen.target import Target
+from boltzgen.target import AnyTarget
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.budget import ENOUGH, STEPS_TO_JUDGE, Budget
 from boltzgen.training.challengers import Challengers, can_propose
@@ -76,7 +76,7 @@ class Trainer:
 
     def __init__(
         self,
-        target: Target,
+        target: AnyTarget,
         architecture: Architecture,
         settings: TrainSettings,
         device: torch.device | str = "cpu",
@@ -100,7 +100,7 @@ class Trainer:
             self.cooling.level = self.cooling.levels
         self.memory = Memory(self.cooling, self.method, settings.seed)
         self.challengers: Challengers | None = None
-        if self.method.challengers and settings.exchange_share and can_propose(target):
+        if self.method.challengers and settings.exchange_share and can_propose(self.target):
             self.challengers = Challengers(self.target, settings.seed)
         self.counters = Counters()
         from_data = self.method.learns_from_data_alone

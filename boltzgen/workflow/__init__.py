@@ -8,11 +8,13 @@ from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.preview import preview
 from boltzgen.workflow.reweight import reweight
 from boltzgen.workflow.sample import sample
-from boltzgen.workflow.stage import Context, StageResult
+from boltzgen.workflow.selftest import selftest
+from boltzgen.workflow.stage import Context, Result, StageResult
 from boltzgen.workflow.train import train
 
 __all__ = [
     "Context",
+    "Result",
     "StageResult",
     "analyze",
     "info",
@@ -24,5 +26,6 @@ __all__ = [
     "reweight",
     "run_all",
     "sample",
+    "selftest",
     "train",
 ]

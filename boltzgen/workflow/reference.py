@@ -140,25 +140,25 @@ def check_against(
 ) -> Checked:
     """Compare an ensemble with its reference, and look in this for states that the flow has lost."""
     simulation, stored = reference.simulation, reference.summary
-    generator = _generator(directory)
+    target, generator = _generator(directory)
     effective = stored["effective_samples"] or float(simulation.n_frames)
     shapes = (shape, simulation.shapes[..., 0]) if shape is not None and reference.shares_charts else None
     comparison = compare_ensembles(
         analysis,
         frames.positions,
         frames.log_weight,
-        generator.target.molecule,
+        target.molecule,
         simulation,
         effective,
         shapes=shapes,
-        n_shapes=generator.target.coordinates.n_charts,
+        n_shapes=target.coordinates.n_charts,
         n_bootstrap=settings.bootstrap,
         seed=seed,
     )
 
     def log_weight(positions: NDArray) -> NDArray[np.float64]:
         parts = np.array_split(positions, max(1, -(-len(positions) // BATCH)))
-        scale = generator.target.temperature / temperature
+        scale = target.temperature / temperature
         return np.concatenate([-generator.reduced_potential(x) * scale - generator.log_prob(x) for x in parts])
 
     coverage = find_lost_states(simulation, comparison.parts, log_weight, analysis.weights.log_z, seed)
@@ -181,11 +181,11 @@ def check_against(
     return Checked(comparison, check, summary, lost)
 
 
-def _generator(directory: RunDirectory) -> BoltzmannGenerator:
-    """The density that the samples were drawn from."""
+def _generator(directory: RunDirectory) -> tuple[Target, BoltzmannGenerator]:
+    """The target, and the density that the samples were drawn from."""
     target, flow, hottest = load_flow(directory)
     drawn = SampleConfig.model_validate(read_provenance(directory.sample_files()[0]).config["sample"])
-    return BoltzmannGenerator(target, flow, temperatures=drawing_temperatures(drawn, target, hottest))
+    return target, BoltzmannGenerator(target, flow, temperatures=drawing_temperatures(drawn, target, hottest))
 
 
 def _costs(directory: RunDirectory, ess: float, reference: Reference) -> Summary:

@@ -14,7 +14,7 @@ import numpy as np
 
 from boltzgen.config import Config
 from boltzgen.errors import ConflictError, InputError
-from boltzgen.statistics.weights import pareto_smooth, summarize_weights
+from boltzgen.statistics.weights import log_weights_at, pareto_smooth, summarize_weights
 from boltzgen.storage.atomic import sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory
 from boltzgen.storage.trajectory import Frames, fill_trajectory, read_trajectory
@@ -82,7 +82,7 @@ def _draw(record: Provenance) -> str:
 
 def _at_temperature(drawn: Frames, drawn_at: float, temperature: float) -> dict[str, Any]:
     """The samples weighted for a temperature, as a tree to be stored."""
-    log_weight = -drawn.reduced_potential * (drawn_at / temperature) - drawn.log_prob
+    log_weight = log_weights_at(drawn.reduced_potential, drawn.log_prob, drawn_at, temperature)
     return {
         "temperature": temperature,
         "log_weight": log_weight,

@@ -49,15 +49,22 @@ class Context:
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """What a command did: ``summary`` is for programs, ``text`` for people."""
+class Result:
+    """What a command did, in a run directory or in none: ``summary`` is for programs, ``text`` for people."""
 
     command: str
-    run: Path
+    run: Path | None
     skipped: bool
     summary: Summary
     text: str
     exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class StageResult(Result):
+    """What was done in a run directory."""
+
+    run: Path
 
 
 @dataclass(frozen=True)

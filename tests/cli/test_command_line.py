@@ -17,7 +17,7 @@ from boltzgen.cli.progress import RichReporter, printable
 from boltzgen.config import Config, known_keys
 from boltzgen.progress import Progress
 
-COMMANDS = ("run", "prepare", "train", "sample", "reweight", "analyze", "md", "info")
+COMMANDS = ("run", "prepare", "train", "sample", "reweight", "analyze", "md", "info", "selftest")
 
 STAND_IN = """
 import dataclasses, os, pathlib, sys, types

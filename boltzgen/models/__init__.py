@@ -1,0 +1,1 @@
+"""Targets that are no molecules, whose answers are known: wells, rings, particles."""
