@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from boltzgen.analysis.comparison import Comparison
-from boltzgen.analysis.plots import analysis_figures, render, training_figure
+from boltzgen.analysis.plot_style import render
+from boltzgen.analysis.plots import analysis_figures, training_figure
 from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
 from boltzgen.analysis.torsions import BASINS
