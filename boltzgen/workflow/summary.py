@@ -188,7 +188,10 @@ def with_error(value: float, stderr: float | None, digits: int = 3) -> str:
 
 def weight_keys(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a :class:`~boltzgen.statistics.weights.WeightSummary` that ``--json`` promises."""
-    names = ("n_samples", "n_failed", "ess", "ess_fraction", "khat", "log_z", "log_z_stderr", "largest_share")
+    names = (
+        *("n_samples", "n_failed", "ess", "ess_fraction", "clipped_ess", "khat"),
+        *("log_z", "log_z_stderr", "largest_share"),
+    )
     without = {str(k): v for k, v in weights["ess_without_largest"].items()}
     return {name: weights[name] for name in names} | {"ess_without_largest": without}
 

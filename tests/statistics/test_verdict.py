@@ -19,6 +19,7 @@ SOUND = WeightSummary(
     log_z_stderr=0.07,
     largest_share=0.01,
     ess_without_largest={1: 210.0},
+    clipped_ess=220.0,
 )
 
 
