@@ -14,6 +14,7 @@ from boltzgen.analysis.comparison import Comparison
 from boltzgen.analysis.plot_style import MARK_COLOR, RAW_COLOR, REWEIGHTED_COLOR, style
 from boltzgen.analysis.surfaces import EnsembleAnalysis, Histogram
 from boltzgen.analysis.torsion_plots import profile_figure, ramachandran_figure, torsion_figure
+from boltzgen.statistics.growth import Growth
 from boltzgen.statistics.weights import WeightSummary
 
 _TRAINING_PANELS = (
@@ -66,6 +67,25 @@ def log_weight_figure(histogram: Histogram, summary: WeightSummary) -> Figure:
         axes.set_ylabel("density")
         axes.set_title(f"ESS {summary.ess:,.0f} of {summary.n_samples:,}   k̂ {summary.khat:.2f}", loc="right")
         axes.legend(loc="upper left")
+        return figure
+
+
+def ess_figure(growth: Growth, khat: float) -> Figure:
+    """Effective share of the samples against their number, with the scatter of blocks: a heavy tail makes it sag."""
+    with style():
+        figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+        axes = figure.subplots()
+        shares, errors = 100.0 * growth.ess_fraction, 100.0 * np.nan_to_num(growth.stderr)
+        axes.errorbar(
+            growth.n, shares, errors, color=REWEIGHTED_COLOR, marker="o", markersize=4, linewidth=1.2, capsize=2
+        )
+        axes.axhline(shares[-1], color=MARK_COLOR, linewidth=1.0, linestyle=(0, (4, 2)))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(_count_label))
+        axes.set_ylim(0.0, 100.0)
+        axes.set_xlabel("samples")
+        axes.set_ylabel("effective share (%)")
+        axes.set_title(f"ESS {shares[-1]:.1f} %   k̂ {khat:.2f}", loc="right")
         return figure
 
 

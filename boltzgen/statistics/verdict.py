@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from boltzgen.statistics.check import Check
 from boltzgen.statistics.weights import MAX_KHAT, MIN_ESS, WeightSummary
 
 MAX_FAILED_FRACTION = 1e-3
@@ -38,25 +40,28 @@ class ReferenceCheck:
     off: tuple[str, ...] = ()
 
 
-def judge(summary: WeightSummary, reference: ReferenceCheck | None) -> Verdict:
-    """Judge an ensemble by its weights and by an independent reference, if there is one.
+def judge(summary: WeightSummary, reference: ReferenceCheck | None, checks: Sequence[Check] = ()) -> Verdict:
+    """Judge an ensemble by its weights, by checks of itself, and by an independent reference, if there is one.
 
-    FAILED: ESS below 200, Pareto k̂ of 0.7 or more, at least 0.1 % failed energies; or a converged reference has a
-    state that the flow has lost, or contradicts a population.
+    FAILED: ESS below 200, Pareto k̂ of 0.7 or more, at least 0.1 % failed energies; a fatal check is not passed; or a
+    converged reference has a state that the flow has lost, or contradicts a population. Another check that is not
+    passed leaves the ensemble UNVERIFIED at best.
     UNVERIFIED: the weights are in order, but nothing that can be trusted has looked for states that the flow never
     visits. Weights cannot: on sixteen double wells, a flow that sat in one well of each had an ESS of 61 % and a k̂ of
     0.42, while its log Z was wrong by 2.7.
     OK: the weights are in order, and a converged reference agrees.
     """
-    reasons = _failures(summary)
+    reasons = _failures(summary) + _unpassed(checks, fatal=True)
     if reference is not None and not reference.unconverged:
         reasons += _contradictions(reference)
     if reasons:
         return Verdict("FAILED", reasons)
+    doubts = _unpassed(checks, fatal=False)
     if reference is None:
         return Verdict(
             "UNVERIFIED",
             (
+                *doubts,
                 "The weights look sound, but weights alone cannot see a state which the flow never visits, "
                 "and no coverage check has been made. Compare with a replica-exchange run: `boltzgen md RUN`, then "
                 "`boltzgen analyze RUN --reference RUN/md.h5 --force`.",
@@ -64,13 +69,23 @@ def judge(summary: WeightSummary, reference: ReferenceCheck | None) -> Verdict:
         )
     if reference.unconverged:
         suspected = _contradictions(reference)
-        doubts = ("What it says against the flow may be true all the same:", *suspected) if suspected else ()
+        if suspected:
+            doubts = ("What it says against the flow may be true all the same:", *suspected, *doubts)
         why = " ".join(reference.unconverged)
         return Verdict(
             "UNVERIFIED",
             (f"The weights look sound, but the reference has not converged: {why} Simulate it for longer.", *doubts),
         )
-    return Verdict("OK", ())
+    return Verdict("UNVERIFIED", doubts) if doubts else Verdict("OK", ())
+
+
+def _unpassed(checks: Sequence[Check], *, fatal: bool) -> tuple[str, ...]:
+    """What checks found that were not passed; one that could not be determined says nothing."""
+    return tuple(
+        f"Check {check.name}: {check.words}. {check.advice}"
+        for check in checks
+        if check.passed is False and check.is_fatal == fatal
+    )
 
 
 def _contradictions(reference: ReferenceCheck) -> tuple[str, ...]:

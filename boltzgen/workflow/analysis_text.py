@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boltzgen.workflow.summary import with_error
+from boltzgen.workflow.trust_text import trust_lines, weight_lines
 
 Table = tuple[Sequence[str], list[tuple[str, ...]]]
 """Header, which may be empty, and rows."""
@@ -21,12 +22,17 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
         f"Pareto k {summary['khat']:.2f}",
         f"log Z         {with_error(summary['log_z'], summary['log_z_stderr'])}",
     ]
+    if "checks" in summary:  # analyses of older versions have none
+        lines[2:2] = [f"{name:<14}{text}" for name, text in weight_lines(summary).items()]
     if "reference" in summary:
         lines += _reference_lines(summary["reference"])
     else:
         lines.append("populations")
         for name, value in summary["populations"].items():
-            lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5)}")
+            energy = _free_energy(value) if "free_energy" in value else "-"
+            lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5):<24}ΔF {energy} kT")
+    if "checks" in summary:
+        lines += trust_lines(summary)
     lines.append(f"verdict       {summary['verdict']}")
     lines += [f"  {reason}" for reason in summary["reasons"]]
     folders = sorted({str(Path(name).parent) for name in summary["files"] if name.endswith(".png")})

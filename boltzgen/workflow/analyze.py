@@ -21,6 +21,8 @@ from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
 from boltzgen.errors import GateError
 from boltzgen.molecule import Molecule
+from boltzgen.statistics.agreement import free_energy
+from boltzgen.statistics.free_energy import Estimate
 from boltzgen.statistics.verdict import Verdict, judge
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
@@ -32,6 +34,8 @@ from boltzgen.workflow.load import check_samples, load_target, require
 from boltzgen.workflow.reference import Checked, check_against, open_reference
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import weight_keys, with_error
+from boltzgen.workflow.trust import Trust, assess
+from boltzgen.workflow.trust_text import trust_tables, weight_lines
 
 
 def analyze(run: Path, config: Config, context: Context) -> StageResult:
@@ -81,7 +85,8 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 checked = check_against(
                     reference, directory, analysis, frames, shape, temperature, settings, config.seed
                 )
-            result = _store(stage, analysis, frames, target.molecule, shape, checked, started)
+            trust = assess(directory, target, frames, ensemble.temperature, settings, config.seed)
+            result = _store(stage, analysis, frames, target.molecule, shape, checked, trust, started)
     return replace(result, exit_code=_gate(result.summary, settings))
 
 
@@ -109,21 +114,23 @@ def _store(
     molecule: Molecule,
     shape: np.ndarray | None,
     checked: Checked | None,
+    trust: Trust,
     started: float,
 ) -> StageResult:
     directory = stage.directory
-    verdict = judge(analysis.weights, checked.check if checked else None)
+    verdict = judge(analysis.weights, checked.check if checked else None, trust.checks)
     summary: Summary = {
         **weight_keys(asdict(analysis.weights)),
         "temperature": stage.temperature,
         "verdict": verdict.word,
         "reasons": list(verdict.reasons),
-        "populations": {name: asdict(value) for name, value in analysis.populations.items()},
+        "populations": {name: _population(value) for name, value in analysis.populations.items()},
+        **trust.summary(),
     }
     if checked is not None:
         summary["reference"] = checked.summary
     images, written = _write_analysis_files(
-        directory, analysis, frames, molecule, shape, checked.comparison if checked else None
+        directory, analysis, frames, molecule, shape, checked.comparison if checked else None, trust
     )
     directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier reference
     if checked is not None and len(checked.lost):
@@ -134,6 +141,7 @@ def _store(
 
     def fill(file: h5py.File) -> None:
         put_tree(file.create_group("analysis"), analysis.to_tree())
+        put_tree(file.create_group("trust"), _without_none(trust.summary()))
         for name, pixels in images.items():
             put_image(file.require_group("images"), name, pixels)
         if checked is not None:
@@ -149,11 +157,12 @@ def _write_analysis_files(
     molecule: Molecule,
     shape: np.ndarray | None,
     comparison: Comparison | None,
+    trust: Trust,
 ) -> tuple[dict[str, np.ndarray], list[Path]]:
     """Plots, tables and representative structures; returns the pixels of the plots and the files written."""
     with open_hdf5(directory.flow_h5) as file:
         history = get_tree(file["history"])
-    figures = analysis_figures(analysis, comparison) | {"training": training_figure(history)}
+    figures = analysis_figures(analysis, comparison) | trust.figures() | {"training": training_figure(history)}
     directory.plots.mkdir(exist_ok=True)
     pixels, written = {}, []
 
@@ -198,6 +207,7 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
         "samples": f"{summary['n_samples']:,}, {summary['n_failed']} failed",
         "effective sample size": f"{summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped",
         "Pareto k": f"{summary['khat']:.2f}",
+        **weight_lines(summary),
         "log Z": with_error(summary["log_z"], summary["log_z_stderr"]),
         "training": f"{training['n_energy_evaluations']:,} energies with forces, {training['seconds']:.0f} s, "
         f"seed {training['seed']}",
@@ -205,10 +215,21 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
     plots = {path.stem: f"plots/{path.name}" for path in sorted(directory.plots.glob("*.png"))}
     record = read_provenance(directory.ensemble_h5)
     provenance = {"samples weighted": record.created_utc, "package": record.package_version} | record.libraries
-    tables = reference_tables(summary["reference"]) if "reference" in summary else {}
+    tables = {**(reference_tables(summary["reference"]) if "reference" in summary else {}), **trust_tables(summary)}
     title = directory.path.resolve().name
     page = html_report(title, rows, verdict, analysis.populations, plots, provenance, tables)
     atomic_write(directory.report_html, page.encode())
+
+
+def _population(value: Estimate) -> Summary:
+    """A population, and its free energy in kT against all else."""
+    energy = free_energy(value)
+    finite = np.isfinite(energy.value)
+    return {
+        **asdict(value),
+        "free_energy": energy.value if finite else None,
+        "free_energy_stderr": energy.stderr if finite else None,
+    }
 
 
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:

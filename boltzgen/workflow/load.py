@@ -48,6 +48,13 @@ def load_flow(directory: RunDirectory) -> tuple[Target, Generator, float]:
     return target, flow, hottest
 
 
+def load_drawn(directory: RunDirectory) -> tuple[Target, BoltzmannGenerator]:
+    """The target, and the density that the samples of the run were drawn from."""
+    target, flow, hottest = load_flow(directory)
+    drawn = SampleConfig.model_validate(read_provenance(directory.sample_files()[0]).config["sample"])
+    return target, BoltzmannGenerator(target, flow, temperatures=drawing_temperatures(drawn, target, hottest))
+
+
 def drawing_temperatures(settings: SampleConfig, target: Target, hottest: float) -> dict[float, float]:
     """Temperatures in K at which samples are drawn, by their shares.
 
