@@ -175,6 +175,7 @@ class SampleConfig(_Section):
 
     n: Count = Field(default=50_000, description="samples, over all shards")
     shard: Shard | None = Field(default=None, description="i/N: draw only part i of N, counted from 1")
+    add: bool = Field(default=False, description="beside the samples that are there, under another seed")
     inner: int = Field(default=1, ge=1, le=10**6, description="redraws of the stiff coordinates behind each sample")
     refine: int = Field(default=0, ge=0, le=10**4, description="bridges over which each draw is annealed to the target")
     temperatures: tuple[Temperature, ...] = Field(
@@ -190,6 +191,13 @@ class ReweightConfig(_Section):
     """What the samples are reweighted to."""
 
     temperatures: tuple[Temperature, ...] = Field(default=(), description="K; empty: the temperature of the ensemble")
+    force_field: str | None = Field(default=None, min_length=1, description="another one than the run's, by its name")
+    solvent: Literal["vacuum", "hct", "obc1", "obc2", "gbn", "gbn2"] | None = Field(
+        default=None, description="another one; without it auto with a force field"
+    )
+    system: str | None = Field(
+        default=None, min_length=1, description="file of a serialised OpenMM System of the same atoms"
+    )
 
 
 class AnalyzeConfig(_Section):

@@ -110,16 +110,16 @@ def train(
     )
 
 
-@command(app, options.N_SAMPLES, options.DRAWN_AT, options.INNER, options.REFINE, options.SHARD)
+@command(app, options.N_SAMPLES, options.DRAWN_AT, options.INNER, options.REFINE, options.SHARD, options.ADD)
 def sample(run: options.Run = None) -> Plan:
     """Draw independent samples with their weights from a trained run."""
     directory = existing_run(run)
     return Plan(directory, ("sample",), lambda workflow, *rest: workflow.sample(directory, *rest))
 
 
-@command(app, options.NEW_TEMPERATURES)
+@command(app, options.NEW_TEMPERATURES, options.NEW_FORCE_FIELD, options.NEW_SOLVENT, options.NEW_SYSTEM)
 def reweight(run: options.Run = None) -> Plan:
-    """Merge the samples, and weight them for one or more temperatures."""
+    """Merge the samples, and weight them for one or more temperatures, or for another force field."""
     directory = existing_run(run)
     return Plan(directory, ("reweight",), lambda workflow, *rest: workflow.reweight(directory, *rest))
 

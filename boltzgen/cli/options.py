@@ -234,6 +234,14 @@ DRAWN_AT = Flag(
     kind=list[float],
 )
 SHARD = Flag("shard", ("--shard",), "Draw only part i of N (1-based).", SAMPLING, key="sample.shard", metavar="i/N")
+ADD = Flag(
+    "add",
+    ("--add",),
+    "Keep the samples that are there, and draw more under another --seed; reweight merges all.",
+    SAMPLING,
+    key="sample.add",
+    kind=bool,
+)
 NEW_TEMPERATURES = Flag(
     "temperatures",
     ("--temperature",),
@@ -242,6 +250,30 @@ NEW_TEMPERATURES = Flag(
     key="reweight.temperatures",
     metavar="K",
     kind=list[str],
+)
+NEW_FORCE_FIELD = Flag(
+    "force_field",
+    ("--ff",),
+    "Reweight to another force field, by a name that prepare knows.",
+    SAMPLING,
+    key="reweight.force_field",
+    metavar="NAME",
+)
+NEW_SOLVENT = Flag(
+    "solvent",
+    ("--solvent",),
+    "Reweight to another solvent: vacuum, hct, obc1, obc2, gbn or gbn2.",
+    SAMPLING,
+    key="reweight.solvent",
+    metavar="MODEL",
+)
+NEW_SYSTEM = Flag(
+    "system",
+    ("--system",),
+    "Reweight to this OpenMM System, as XML, of the same atoms in the order of system.pdb.",
+    SAMPLING,
+    key="reweight.system",
+    metavar="FILE",
 )
 REFERENCE = Flag(
     "reference",

@@ -17,7 +17,8 @@ Table = tuple[Sequence[str], list[tuple[str, ...]]]
 def analyze_text(summary: Mapping[str, Any]) -> str:
     """Populations, what a reference says of them, and the verdict."""
     lines = [
-        f"samples       {summary['n_samples']:,} at {summary['temperature']:g} K, {summary['n_failed']} failed",
+        f"samples       {summary['n_samples']:,} at {summary['temperature']:g} K{_energy(summary)}, "
+        f"{summary['n_failed']} failed",
         f"ESS           {summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped; "
         f"Pareto k {summary['khat']:.2f}",
         f"log Z         {with_error(summary['log_z'], summary['log_z_stderr'])}",
@@ -30,7 +31,7 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
         lines.append("populations")
         for name, value in summary["populations"].items():
             energy = _free_energy(value) if "free_energy" in value else "-"
-            lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5):<24}ΔF {energy} kT")
+            lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5):<30}ΔF {energy} kT")
     if "checks" in summary:
         lines += trust_lines(summary)
     lines.append(f"verdict       {summary['verdict']}")
@@ -40,6 +41,11 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
     lost = [f"; lost states {name}" for name in summary["files"] if name.endswith("lost_states.pdb")]
     lines.append(f"plots         {', '.join(folders)}; report {', '.join(report)}{''.join(lost)}")
     return "\n".join(lines)
+
+
+def _energy(summary: Mapping[str, Any]) -> str:
+    """The force field, if it is not the run's."""
+    return f" under {summary['force_field']} + {summary['solvent']}" if "force_field" in summary else ""
 
 
 def reference_tables(reference: Mapping[str, Any]) -> dict[str, Table]:

@@ -30,7 +30,7 @@ from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
 from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
 from boltzgen.workflow.analysis_text import analyze_text, reference_tables
-from boltzgen.workflow.load import check_samples, load_target, require
+from boltzgen.workflow.load import check_samples, load_weighted, require
 from boltzgen.workflow.reference import Checked, check_against, open_reference
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import weight_keys, with_error
@@ -42,7 +42,7 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
     """Surfaces, populations, plots and the verdict: ``analysis.h5``, ``report.html``, ``plots/``, CSV tables."""
     directory = RunDirectory(run)
     ensemble = _checked_ensemble(directory)
-    target = load_target(directory)
+    target = load_weighted(directory)
     settings = config.analyze
     reference = None
     if settings.reference is not None:
@@ -122,6 +122,7 @@ def _store(
     summary: Summary = {
         **weight_keys(asdict(analysis.weights)),
         "temperature": stage.temperature,
+        **_force_field(directory),
         "verdict": verdict.word,
         "reasons": list(verdict.reasons),
         "populations": {name: _population(value) for name, value in analysis.populations.items()},
@@ -198,7 +199,7 @@ def _write_analysis_files(
 
 
 def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: Verdict, summary: Summary) -> None:
-    system = stored_summary(directory.system_h5)
+    system = stored_summary(directory.system_h5) | _force_field(directory)
     training = stored_summary(directory.flow_h5)
     rows = {
         "molecule": f"{system['formula']}, {system['smiles']}",
@@ -219,6 +220,12 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
     title = directory.path.resolve().name
     page = html_report(title, rows, verdict, analysis.populations, plots, provenance, tables)
     atomic_write(directory.report_html, page.encode())
+
+
+def _force_field(directory: RunDirectory) -> Summary:
+    """Force field and solvent that the ensemble was reweighted to, if they are not the run's."""
+    stored = stored_summary(directory.ensemble_h5)
+    return {key: stored[key] for key in ("force_field", "solvent") if key in stored}
 
 
 def _population(value: Estimate) -> Summary:

@@ -86,12 +86,13 @@ def _judge(steps: list[Step]) -> Check:
     bound = largest_fair_score(len(known))
     worst = max(known, key=lambda step: abs(step.z or 0.0))
     z, excess = worst.z or 0.0, worst.excess
-    return Check.judged(
-        NAME,
-        abs(z),
-        bound,
-        f"of {len(known)} steps of ln Z up to {known[-1].upper:.0f} K, against their energies, the worst is "
-        f"{worst.lower:.0f} to {worst.upper:.0f} K: off by {excess.value:+.3f} ± {excess.stderr:.3f}, z = {z:+.1f}",
-        f"The flow has lost part of the ensemble at {worst.lower if z > 0 else worst.upper:.0f} K that it still has "
-        "beside it. Train longer.",
+    unknown = len(steps) - len(known)
+    missing = f" ({unknown} not determined)" if unknown else ""
+    words = (
+        f"of {len(steps)} steps of ln Z from {steps[0].lower:.0f} to {steps[-1].upper:.0f} K{missing}, against their "
+        f"energies, the worst is {worst.lower:.0f} to {worst.upper:.0f} K: off by {excess.value:+.3f} ± "
+        f"{excess.stderr:.3f}, z = {z:+.1f}"
     )
+    lost_at = worst.lower if z > 0 else worst.upper
+    advice = f"The flow has lost part of the ensemble at {lost_at:.0f} K that it still has beside it. Train longer."
+    return Check.judged(NAME, abs(z), bound, words, advice)

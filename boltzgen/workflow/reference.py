@@ -43,6 +43,7 @@ class Reference:
     """A simulation of the same molecule, energy and temperature as the run's ensemble.
 
     ``shares_charts``: it was made from the run's own ``system.h5``, so that its shapes of rings have the same numbers.
+    ``target`` has the energy of both.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Reference:
     simulation: Simulation
     summary: Summary
     shares_charts: bool
+    target: Target
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def open_reference(path: Path, directory: RunDirectory, target: Target, temperat
     _check_configuration(path, simulation, target, directory)
     parent = read_provenance(path).parents.get("system.h5")
     shares_charts = parent == sha256_of(directory.system_h5)
-    return Reference(path, sha256_of(path), simulation, stored_summary(path), shares_charts)
+    return Reference(path, sha256_of(path), simulation, stored_summary(path), shares_charts, target)
 
 
 def _probes(simulation: Simulation) -> NDArray[np.intp]:
@@ -139,7 +141,7 @@ def check_against(
 ) -> Checked:
     """Compare an ensemble with its reference, and look in this for states that the flow has lost."""
     simulation, stored = reference.simulation, reference.summary
-    target, generator = load_drawn(directory)
+    target, generator = load_drawn(directory, reference.target)
     effective = stored["effective_samples"] or float(simulation.n_frames)
     shapes = (shape, simulation.shapes[..., 0]) if shape is not None and reference.shares_charts else None
     comparison = compare_ensembles(

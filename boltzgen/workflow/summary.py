@@ -125,6 +125,10 @@ def reweight_text(summary: Mapping[str, Any]) -> str:
         f"log Z {with_error(w['log_z'], w['log_z_stderr'])}"
         for temperature, w in summary["temperatures"].items()
     ]
+    if summary.get("merged_files", 1) > 1:
+        lines.insert(0, f"merged        {summary['merged_files']} files of samples")
+    if "force_field" in summary:
+        lines.insert(0, f"force field   {summary['force_field']} + {summary['solvent']}, not that of the flow")
     return "\n".join([*lines, _written(summary)])
 
 
