@@ -15,6 +15,7 @@ from boltzgen.analysis.comparison import ResidueReference, chain_profile
 from boltzgen.analysis.states import find_states
 from boltzgen.analysis.surfaces import TorsionAnalysis, analyze_ensemble
 from boltzgen.statistics.free_energy import free_energy_profile
+from boltzgen.statistics.growth import ess_growth
 from boltzgen.statistics.weights import normalized_weights
 
 
@@ -157,3 +158,15 @@ def test_plotting_leaves_global_settings_alone(analysis):
     before = dict(matplotlib.rcParams)
     plots.energy_figure(analysis.energy)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_heavy_tail_sags_in_the_plot_of_the_effective_share():
+    rng = np.random.default_rng(0)
+    heavy, tame = (
+        plots.ess_figure(ess_growth(log_w), 0.5).axes[0].lines[0].get_ydata()
+        for log_w in (-0.8 * np.log(rng.random(20_000)), 0.3 * rng.normal(size=20_000))
+    )
+    assert heavy[-1] < 0.6 * heavy[0]
+    assert tame[-1] > 0.95 * tame[0]
+    _, rgb = plot_style.render(plots.ess_figure(ess_growth(np.zeros(1000)), 0.0))
+    assert share(rgb, plot_style.REWEIGHTED_COLOR) > 0.001
