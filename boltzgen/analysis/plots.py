@@ -82,7 +82,7 @@ def ess_figure(growth: Growth, khat: float) -> Figure:
         axes.axhline(shares[-1], color=MARK_COLOR, linewidth=1.0, linestyle=(0, (4, 2)))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(_count_label))
-        axes.set_ylim(0.0, 100.0)
+        axes.set_ylim(0.0, min(100.0, 1.3 * float((shares + errors).max())))
         axes.set_xlabel("samples")
         axes.set_ylabel("effective share (%)")
         axes.set_title(f"ESS {shares[-1]:.1f} %   k̂ {khat:.2f}", loc="right")

@@ -13,12 +13,16 @@ from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.averages import weighted_means
 from boltzgen.statistics.check import Check, largest_fair_score
 from boltzgen.statistics.thermodynamics import Rung, Step, compare_rungs
+from boltzgen.statistics.weights import kish_ess
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.target import Target
 from boltzgen.workflow.load import load_flow
 
-DRAWS = 2_000
-"""Draws at each temperature."""
+DRAWS = (2_000, 6_000)
+"""Draws at each temperature, and those that are added where the first are worth too little."""
+
+ENOUGH = 400.0
+"""Effective draws that are enough: twice what an error needs."""
 
 OVERLAP = 1.5
 """Distance of neighbouring temperatures, in standard deviations of the energy of harmonic coordinates."""
@@ -57,9 +61,15 @@ def _temperatures(target: Target, hottest: float) -> list[float]:
 
 
 def _rung(generator: BoltzmannGenerator, drawn_for: float, temperature: float, seed: list[int]) -> Rung:
-    drawn = generator.sample(DRAWS, seed=seed)
     beta = drawn_for / temperature
-    return Rung(temperature, drawn.reduced_potential, -beta * drawn.reduced_potential - drawn.log_prob, beta)
+    energy, log_weight = np.empty(0), np.empty(0)
+    for k, n in enumerate(DRAWS):
+        drawn = generator.sample(n, seed=[*seed, k])
+        energy = np.append(energy, drawn.reduced_potential)
+        log_weight = np.append(log_weight, -beta * drawn.reduced_potential - drawn.log_prob)
+        if np.isfinite(log_weight).any() and kish_ess(log_weight) >= ENOUGH:
+            break
+    return Rung(temperature, energy, log_weight, beta)
 
 
 def _row(rung: Rung, rng: np.random.Generator) -> dict[str, Any]:
