@@ -170,7 +170,9 @@ def kept_configuration(molecule: Molecule, reference: NDArray, x: torch.Tensor, 
     value = float((~kept.all(axis=0)) @ weights)
     labels = ["=".join(_atom(molecule, a) for a in bond) for bond in configuration.bonds]
     labels += [_atom(molecule, a) for a in configuration.centres]
-    held = f"{len(configuration.centres)} stereocentres and {len(configuration.bonds)} rigid bonds"
+    held = (
+        f"{_counted(len(configuration.centres), 'stereocentre')} and {_counted(len(configuration.bonds), 'rigid bond')}"
+    )
     words = f"{held}: {100 * value:.2g} % of the weight has another configuration than the input"
     if value > 0.0:
         words += f", most often {labels[int(turned.argmax())]}"
@@ -212,6 +214,10 @@ def _first(frames: Frames, n: int) -> Frames:
 
 def _batch_last(positions: NDArray) -> torch.Tensor:
     return torch.as_tensor(np.asarray(positions, dtype=np.float64)).permute(1, 2, 0).contiguous()
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _atom(molecule: Molecule, atom: int) -> str:

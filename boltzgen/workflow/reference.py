@@ -113,8 +113,8 @@ def _check_energy(path: Path, simulation: Simulation, target: Target, temperatur
     relative, absolute = ENERGY_TOLERANCE
     if not np.all(off <= absolute + relative * np.abs(expected)):
         raise ConflictError(
-            f"{path} has another force field or solvent than the run: energies of its frames differ by up to "
-            f"{off.max():.3g} kT. Simulate with the run's: boltzgen md RUN."
+            f"{path} has another force field or solvent than the ensemble: energies of its frames differ by up to "
+            f"{off.max():.3g} kT. Simulate with the ensemble's; if that is the run's: boltzgen md RUN."
         )
 
 
