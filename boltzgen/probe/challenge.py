@@ -50,8 +50,11 @@ RELAXATION = 200
 BURN_IN = 0.2
 """Share of the dynamics that is left out."""
 
-MOST_FRAMES = 4096
+FEWEST_FRAMES, MOST_FRAMES = 512, 4096
 """Frames at the target's temperature that are kept, evenly spaced in time."""
+
+ENERGIES_PER_FRAME = 250
+"""Energies spent for each of them at least: the density of a frame costs as much as a few dozen energies."""
 
 CANDIDATES = 16
 """Random points of the torsions for each start that is chosen among them."""
@@ -106,9 +109,7 @@ class Shape:
         return self.ladders * self.rungs
 
 
-def challenge(
-    target: Target, energies: float, seed: int, conformers: NDArray | None = None
-) -> Challenge:
+def challenge(target: Target, energies: float, seed: int, conformers: NDArray | None = None) -> Challenge:
     """Spend about so many energies; ``conformers (k, atoms, 3)`` nm are starts that are known, the first the input."""
     shape = Shape.of(energies, target.molecule.n_atoms)
     rng = random_stream(Purpose.PROBE, [seed, 0])
@@ -131,12 +132,13 @@ def challenge(
     burn_in = int(BURN_IN * shape.rounds)
     exchange.run(burn_in, steps=STEPS)
     left = shape.rounds - burn_in
+    most = min(MOST_FRAMES, max(FEWEST_FRAMES, int(energies / ENERGIES_PER_FRAME)))
     frames: list[Tensor] = []
 
     def keep(frame: Frame) -> None:
         frames.append(frame.at(0)[0])
 
-    exchange.run(left, steps=STEPS, observer=keep, every=max(1, left * shape.ladders // MOST_FRAMES))
+    exchange.run(left, steps=STEPS, observer=keep, every=max(1, left * shape.ladders // most))
     x = torch.stack(frames).permute(3, 0, 1, 2).flatten(0, 1).permute(1, 2, 0).double()
     chain = np.repeat(np.arange(shape.ladders), len(frames))
     u = target.reduced_potential(x)
