@@ -10,8 +10,9 @@ A challenger x has ln w = −u(x) − ln q(x). In a state S that exchange has in
 least ln Z_S/q(S), so where the median stands less than :data:`LOST` above log Z nothing is lost. Where it stands
 higher there are three causes: the flow draws S too rarely; its stiff coordinates are too broad, or too narrow, there;
 or the state is so rare that it does not matter, for a short exchange dwells where it was put. They are told apart by
-what is defined without any exchange: the share q(S) of the flow's draws, and the weight Z_S of the state, by
-:mod:`~boltzgen.probe.weight`. A state is lost if Z_S/Z is more than e³ times q(S), and may be 1 % of the ensemble.
+what is defined without any exchange: the weight Z_S of the state, by :mod:`~boltzgen.probe.weight`, the share q(S) of
+the flow's draws, and the share that their weights give the state. A state of 1 % of the ensemble is lost if Z_S/Z is
+more than e³ times q(S), or if draws come there whose weights nevertheless miss most of it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from boltzgen.probe.weight import weigh_state
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.statistics.bridge import bridge_log_z
 from boltzgen.statistics.free_energy import Estimate
+from boltzgen.statistics.weights import kish_ess
 from boltzgen.target import AnyTarget
 
 LOST = 3.0
@@ -39,6 +41,9 @@ LOST = 3.0
 
 LEAST_SHARE = 0.01
 """Of the ensemble, below which a state is rare: to lose it is told, and is no failure."""
+
+MISSED, SIGMAS = 0.5, 4.0
+"""A state is lost, too, if the samples' weights give it less than this share of its weight, by so many errors."""
 
 MOST_WEIGHED = 24
 """States that are weighed, by how often challengers came there."""
@@ -74,8 +79,8 @@ class ProbedState:
         after all: the flow draws it, with weights that scatter.
     share
         Z_S/Z, its estimated share of the ensemble; NaN, and no error, where it could not be weighed.
-    drawn
-        Its share of the flow's draws.
+    drawn, weighted
+        Its share of the flow's draws, as they are and by their weights.
     visited
         Its share of the challengers, which is no population.
     excess
@@ -90,6 +95,7 @@ class ProbedState:
     kind: Kind
     share: Estimate
     drawn: float
+    weighted: float
     visited: float
     excess: float
     structures: NDArray[np.intp]
@@ -213,6 +219,7 @@ class _Candidate:
     structures: NDArray[np.intp]
     visited: float
     drawn: float
+    weighted: float
     excess: float
 
     def contains(self, positions: NDArray) -> NDArray[np.bool_]:
@@ -240,6 +247,7 @@ class _Look:
         self._drawn, self._seen = partition(positions), partition(challengers.positions)
         self._n = len(positions)
         weights = np.exp(log_weight - log_weight.max())
+        self._weights, self._ess = weights / weights.sum(), kish_ess(log_weight)
         error = float(weights.std(ddof=1) / weights.mean() / np.sqrt(self._n))
         self.log_z = Estimate(float(logsumexp(log_weight) - np.log(self._n)), error)
         self._several = [k for k, cut in enumerate(partition.cuts) if len(cut.names) > 1]
@@ -266,6 +274,7 @@ class _Look:
         cells, index = np.unique(np.concatenate([seen, drawn]), axis=0, return_inverse=True)
         index = index.reshape(-1)
         counts = np.bincount(index[len(seen) :], minlength=len(cells))
+        weights = np.bincount(index[len(seen) :], self._weights, minlength=len(cells))
         found = []
         for k in np.unique(index[: len(seen)]).tolist():
             members = np.flatnonzero(index[: len(seen)] == k)
@@ -278,6 +287,7 @@ class _Look:
                     members,
                     len(members) / len(seen),
                     float(counts[k]) / self._n,
+                    float(weights[k]),
                     excess,
                 )
             )
@@ -303,6 +313,7 @@ class _Look:
             "covered",
             share,
             one.drawn,
+            one.weighted,
             one.visited,
             one.excess,
             lowest,
@@ -318,10 +329,16 @@ class _Look:
         highest, lowest = log_share + margin, log_share - margin
         if highest < np.log(LEAST_SHARE):
             return "rare"
-        if highest - drawn <= LOST:
+        if highest - drawn <= LOST and not self._is_missed(log_share, margin, one):
             return "covered"
         sure = error is not None or (lowest >= np.log(LEAST_SHARE) and lowest - drawn > LOST)
         return "lost" if sure else "suspected"
+
+    def _is_missed(self, log_share: float, margin: float, one: _Candidate) -> bool:
+        """Whether the weights of the samples contradict the weight of a state, of which they give too little."""
+        share = min(1.0, float(np.exp(log_share)))
+        error = np.hypot(share * margin, np.sqrt(share * (1.0 - share) / self._ess))
+        return bool(one.weighted < MISSED * share and share - one.weighted > SIGMAS * error)
 
     def outside(self) -> list[ProbedState]:
         """What the coordinates do not reach, if challengers are often there."""
@@ -331,7 +348,9 @@ class _Look:
             return []
         rows = rows[np.argsort(self.challengers.reduced_potential[rows], kind="stable")]
         nothing = Estimate(float("nan"), None)
-        return [ProbedState("outside the support of the coordinates", "suspected", nothing, 0.0, visited, np.inf, rows)]
+        return [
+            ProbedState("outside the support of the coordinates", "suspected", nothing, 0.0, 0.0, visited, np.inf, rows)
+        ]
 
     def of_the_whole(self, found: list[ProbedState]) -> list[ProbedState]:
         """Shares of an ensemble that has the lost states too, not of what the flow knows of it."""

@@ -24,7 +24,8 @@ def probe_lines(probe: Mapping[str, Any]) -> list[str]:
     lines = [f"{name:<14}{text}" for name, text in _findings(probe).items()]
     told = [one for one in probe["states"] if one["kind"] in ("lost", "suspected")]
     for one in told[:MOST_LINES]:
-        lines.append(f"  {KINDS[one['kind']]}: {one['state']}, {_share(one)}, drawn {_percent(one['drawn_share'])}")
+        drawn = f"drawn {_percent(one['drawn_share'])}, weighted {_percent(one['weighted_share'])}"
+        lines.append(f"  {KINDS[one['kind']]}: {one['state']}, {_share(one)}, {drawn}")
         angles = ", ".join(f"{name} {angle:.0f}" for name, angle in one["torsions"].items())
         lines.append(f"    at {angles} degrees")
     if len(told) > MOST_LINES:
@@ -35,13 +36,22 @@ def probe_lines(probe: Mapping[str, Any]) -> list[str]:
 def probe_tables(probe: Mapping[str, Any]) -> dict[str, Table]:
     """Tables of the report by their headings."""
     tables: dict[str, Table] = {"Coverage probe": ((), list(_findings(probe).items()))}
-    columns = ("state", "finding", "share of the ensemble", "drawn", "weights too large, nats", "torsions, degrees")
+    columns = (
+        "state",
+        "finding",
+        "share of the ensemble",
+        "drawn",
+        "weighted",
+        "weights too large, nats",
+        "torsions, degrees",
+    )
     rows: list[tuple[str, ...]] = [
         (
             one["state"],
             KINDS[one["kind"]],
             _share(one),
             _percent(one["drawn_share"]),
+            _percent(one["weighted_share"]),
             "outside the support" if one["excess"] is None else f"{one['excess']:+.2f}",
             ", ".join(f"{name} {angle:.0f}" for name, angle in one["torsions"].items()),
         )
@@ -80,7 +90,7 @@ def _share(one: Mapping[str, Any]) -> str:
         return f"weight not determined ({_percent(one['visited_share'])} of the challengers)"
     if one["share_stderr"] is None:
         return f"roughly {_percent(one['share'])} of the ensemble"
-    return f"{_percent(one['share'])} ± {_percent(one['share_stderr'])} of the ensemble"
+    return f"{100 * one['share']:.2g} ± {100 * one['share_stderr']:.1g} % of the ensemble"
 
 
 def _percent(share: float) -> str:
