@@ -14,6 +14,7 @@ MOST_LINES = 8
 KINDS = {
     "lost": "lost",
     "suspected": "perhaps lost",
+    "unsettled": "not weighed",
     "covered": "drawn, if with large weights",
     "rare": "rare, below 1 % of the ensemble",
 }
@@ -71,6 +72,7 @@ def _findings(probe: Mapping[str, Any]) -> dict[str, str]:
     text = f"{probe['n_challengers']:,} challengers in {probe['n_states']:,} joint states; {counts['lost']} lost"
     text += f", {counts['suspected']} perhaps lost" if counts["suspected"] else ""
     text += f", {counts['rare']} thin but rare" if counts["rare"] else ""
+    text += f", {counts['unsettled']} thin and not weighed" if counts["unsettled"] else ""
     largest = probe["largest_excess"]
     text += "" if largest is None else f"; largest weights {largest:+.1f} nats"
     return {"probe": f"{text} ({cost})", "bridge": _bridge(probe)}
