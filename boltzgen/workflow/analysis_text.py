@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boltzgen.workflow.probe_text import Table, probe_lines
 from boltzgen.workflow.summary import with_error
 from boltzgen.workflow.trust_text import trust_lines, weight_lines
-
-Table = tuple[Sequence[str], list[tuple[str, ...]]]
-"""Header, which may be empty, and rows."""
 
 
 def analyze_text(summary: Mapping[str, Any]) -> str:
@@ -34,6 +32,8 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
             lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5):<30}ΔF {energy} kT")
     if "checks" in summary:
         lines += trust_lines(summary)
+    if "probe" in summary:
+        lines += probe_lines(summary["probe"])
     lines.append(f"verdict       {summary['verdict']}")
     lines += [f"  {reason}" for reason in summary["reasons"]]
     folders = sorted({str(Path(name).parent) for name in summary["files"] if name.endswith(".png")})

@@ -35,7 +35,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def analyzed(run):
-    return workflow.analyze(run, resolve_config(None, [], {}), workflow.Context())
+    return workflow.analyze(run, resolve_config(None, [], {"analyze.probe": False}), workflow.Context())
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ def sampled(run, **flags):
 
 
 def analyzed(run, reference, force=False, **flags):
-    config = config_of({**flags, **({"analyze.reference": str(reference)} if reference else {})})
+    """Without the probe, unless flags say so."""
+    chosen = {"analyze.reference": str(reference)} if reference else {}
+    config = config_of({"analyze.probe": False, **flags, **chosen})
     return workflow.analyze(run, config, workflow.Context(force=force))
 
 
@@ -139,7 +141,7 @@ def test_text_report_and_file_have_both_ensembles(honest, passed):
 
 
 def test_the_command_passes_its_strictest_gate(honest, passed):
-    arguments = ["analyze", honest.name, "--reference", f"{honest.name}/md.h5", "--strict", "--json"]
+    arguments = ["analyze", honest.name, "--no-probe", "--reference", f"{honest.name}/md.h5", "--strict", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "boltzgen", *arguments], cwd=honest.parent, capture_output=True, text=True, check=False
     )
@@ -152,8 +154,11 @@ def test_the_reference_is_part_of_what_was_done(honest, passed):
     assert analyzed(honest, honest / "md.h5").skipped
     moved = shutil.copy(honest / "md.h5", honest.parent / "moved.h5")
     assert analyzed(honest, moved).skipped  # known by content
+    again = shutil.copytree(honest, honest.parent / "again.run")
+    alone = analyzed(again, None)  # without a question: nothing is lost that cannot be had again
+    assert (alone.skipped, alone.summary["verdict"]) == (False, "UNVERIFIED")
     with pytest.raises(ConflictError, match="--force"):
-        analyzed(honest, None)
+        analyzed(again, None, **{"analyze.bins": 36})
 
 
 def without_samples(run, unwanted):
