@@ -94,7 +94,10 @@ def _judge(steps: list[Step]) -> Check:
     if not known:
         return Check.undetermined(NAME, f"weights of {steps[0].lower:.0f} K support no error")
     bound = largest_fair_score(len(known))
-    worst = max(known, key=lambda step: abs(step.z or 0.0))
+    # What is lost on the way down is missing from the ensemble; what only a hotter flow has lost is not.
+    worst = max(known, key=lambda step: step.z or 0.0)
+    if not (worst.z or 0.0) > bound:
+        worst = max(known, key=lambda step: abs(step.z or 0.0))
     z, excess = worst.z or 0.0, worst.excess
     unknown = len(steps) - len(known)
     missing = f" ({unknown} not determined)" if unknown else ""
@@ -105,4 +108,4 @@ def _judge(steps: list[Step]) -> Check:
     )
     lost_at = worst.lower if z > 0 else worst.upper
     advice = f"The flow has lost part of the ensemble at {lost_at:.0f} K that it still has beside it. Train longer."
-    return Check.judged(NAME, abs(z), bound, words, advice)
+    return Check.judged(NAME, abs(z), bound, words, advice, is_fatal=z > 0)

@@ -14,6 +14,8 @@ from bent_chain import chain_system, prepare_chain
 from boltzgen import workflow
 from boltzgen.config import resolve_config
 from boltzgen.flow.generator import Slow
+from boltzgen.statistics.free_energy import Estimate
+from boltzgen.statistics.thermodynamics import Step
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import read_trajectory
 from boltzgen.storage.tree import get_tree
@@ -171,10 +173,23 @@ def test_a_flow_that_lost_a_basin_at_the_lowest_temperature_alone_fails(run, mon
     assert 0.2 < flow._share < 0.8
     monkeypatch.setattr(ladder_check, "load_flow", lambda _: (target, flow, hottest))
     found, rows = ladder_check.temperature_ladder(directory, target, 0)
-    assert found.passed is False
+    assert (found.passed, found.is_fatal) == (False, True)
     assert "300 to" in found.words
     assert rows[0]["khat"] < 0.7  # the weights of what is left say nothing
     assert "at 300 K" in found.advice
+
+
+def test_what_is_lost_in_cooling_is_fatal_and_told_first_and_what_is_lost_in_heating_is_no_fault_of_the_ensemble():
+    def step(lower, z):
+        return Step(lower, lower + 50.0, 0.0, 0.0, z, Estimate(0.1 * (z or 0.0), 0.1))
+
+    both = ladder_check._judge([step(300.0, -20.0), step(350.0, 9.0), step(400.0, None)])
+    assert (both.passed, both.is_fatal, both.value) == (False, True, 9.0)
+    assert "at 350 K" in both.advice
+    assert "1 not determined" in both.words
+    hot = ladder_check._judge([step(300.0, -20.0), step(350.0, 2.0)])
+    assert (hot.passed, hot.is_fatal, hot.value) == (False, False, 20.0)
+    assert "at 350 K" in hot.advice
 
 
 def test_a_flow_of_one_temperature_has_no_ladder(run, monkeypatch):
