@@ -265,7 +265,7 @@ class _Look:
         self._joint = joint
 
     def candidates(self) -> tuple[list[_Candidate], list[_Candidate]]:
-        """Thin states that are not drawn often: joint ones, the most visited first; and those of single parts and pairs.
+        """Thin states that are not drawn often: joint ones, the most visited first; those of single parts and pairs.
 
         In a long molecule every joint state is rare; what is lost is then a state of one part or two, in many others.
         """
@@ -384,7 +384,8 @@ class _Look:
 
     def of_the_whole(self, found: list[ProbedState]) -> list[ProbedState]:
         """Shares of an ensemble that has the lost states too, not of what the flow knows of it."""
-        whole = 1.0 + sum(np.nan_to_num(state.share.value) for state in found if state.kind == "lost")
+        missed = [state.share.value - state.weighted for state in found if state.kind == "lost"]
+        whole = 1.0 + sum(max(0.0, one) for one in missed)
 
         def of_whole(share: Estimate) -> Estimate:
             return Estimate(share.value / whole, None if share.stderr is None else share.stderr / whole)

@@ -74,7 +74,8 @@ def test_a_missing_combination_is_lost_where_each_coordinate_alone_looks_right(s
     assert both_right(challengers().positions[lost.structures]).all()
     assert abs(lost.share.value - 0.25) < 4.0 * lost.share.stderr
     assert abs(found.bridged.value - WELLS.log_z()) < 4.0 * found.bridged.stderr
-    assert found.bridged.value - found.log_z.value == pytest.approx(np.log(4.0 / 3.0), abs=0.1)
+    if share < 1e-3:  # draws that are there have the right weights
+        assert found.bridged.value - found.log_z.value == pytest.approx(np.log(4.0 / 3.0), abs=0.02)
     assert lost.name.count(",") == 1  # two coordinates tell it
 
 

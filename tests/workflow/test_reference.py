@@ -12,17 +12,17 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
-from bent_chain import TORSION, chain_system, exact_share, prepare_chain
+from bent_chain import TORSION, chain_system, exact_share, prepare_chain, without_samples
 
 from boltzgen import workflow
 from boltzgen.analysis.states import TorsionStates
 from boltzgen.config import resolve_config
 from boltzgen.constants import thermal_energy
 from boltzgen.errors import ConflictError, InputError
-from boltzgen.storage.atomic import sha256_of, write_hdf5
-from boltzgen.storage.runs import RunDirectory, fill_provenance, read_provenance
+from boltzgen.storage.atomic import sha256_of
+from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.simulation import read_simulation
-from boltzgen.storage.trajectory import Frames, fill_trajectory, read_molecule, read_trajectory, write_pdb
+from boltzgen.storage.trajectory import read_molecule, write_pdb
 from boltzgen.storage.tree import get_tree
 
 SIGMAS = 4.0
@@ -159,28 +159,6 @@ def test_the_reference_is_part_of_what_was_done(honest, passed):
     assert (alone.skipped, alone.summary["verdict"]) == (False, "UNVERIFIED")
     with pytest.raises(ConflictError, match="--force"):
         analyzed(again, None, **{"analyze.bins": 36})
-
-
-def without_samples(run, unwanted):
-    """Rewrite the ensemble of a run without the samples where ``unwanted(radians)``; the flow stays as it is."""
-    path = run / "ensemble.h5"
-    record, molecule, frames = read_provenance(path), read_molecule(path), read_trajectory(path)
-    (atoms,) = molecule.torsions.values()
-    angle = mdtraj.compute_dihedrals(mdtraj.load(str(path)), [atoms])[:, 0]
-    kept = ~unwanted(angle)
-    names = ("positions", "log_prob", "reduced_potential", "log_weight")
-    rest = Frames(*(getattr(frames, name)[kept] for name in names))
-
-    def fill(file):
-        fill_trajectory(file, molecule, rest, record.temperature)
-        fill_provenance(
-            file,
-            **{"stage": record.stage, "command_line": "", "config": record.config, "seeds": record.seeds},
-            **{"temperature": record.temperature, "inputs": record.parents, "device": "cpu", "dtype": "float64"},
-            extra=record.extra,
-        )
-
-    write_hdf5(path, fill)
 
 
 def test_samples_without_one_basin_contradict_the_reference(honest, passed, tmp_path):
