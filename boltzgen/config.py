@@ -149,6 +149,10 @@ class TrainConfig(_Section):
         default="annealed",
         description="annealed: from energies, cooling; energy: plain reverse KL, loses modes; data: from frames alone",
     )
+    seed_basins: bool = Field(
+        default=False,
+        description="go on with a finished training, from structures of the states that analyze found lost",
+    )
     data: tuple[str, ...] = Field(
         default=(), description="trajectories (.h5, .dcd, .xtc, .pdb) of the ensemble, to learn from"
     )
@@ -175,6 +179,7 @@ class SampleConfig(_Section):
 
     n: Count = Field(default=50_000, description="samples, over all shards")
     shard: Shard | None = Field(default=None, description="i/N: draw only part i of N, counted from 1")
+    add: bool = Field(default=False, description="beside the samples that are there, under another seed")
     inner: int = Field(default=1, ge=1, le=10**6, description="redraws of the stiff coordinates behind each sample")
     refine: int = Field(default=0, ge=0, le=10**4, description="bridges over which each draw is annealed to the target")
     temperatures: tuple[Temperature, ...] = Field(
@@ -190,6 +195,13 @@ class ReweightConfig(_Section):
     """What the samples are reweighted to."""
 
     temperatures: tuple[Temperature, ...] = Field(default=(), description="K; empty: the temperature of the ensemble")
+    force_field: str | None = Field(default=None, min_length=1, description="another one than the run's, by its name")
+    solvent: Literal["vacuum", "hct", "obc1", "obc2", "gbn", "gbn2"] | None = Field(
+        default=None, description="another one; without it auto with a force field"
+    )
+    system: str | None = Field(
+        default=None, min_length=1, description="file of a serialised OpenMM System of the same atoms"
+    )
 
 
 class AnalyzeConfig(_Section):
@@ -197,6 +209,7 @@ class AnalyzeConfig(_Section):
 
     bins: int = Field(default=72, ge=4, le=1000, description="per turn of a torsion")
     bootstrap: int = Field(default=200, ge=2, le=100_000, description="resamplings for error bars")
+    probe: bool = Field(default=True, description="look for lost states, at up to a tenth of the time of the training")
     reference: str | None = Field(default=None, min_length=1, description="md.h5 of boltzgen md, to check against")
     require_ess: float | None = Field(
         default=None,

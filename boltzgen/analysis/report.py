@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boltzgen.statistics.agreement import free_energy
 from boltzgen.statistics.free_energy import Estimate, Profile
 from boltzgen.statistics.verdict import Verdict
 from boltzgen.statistics.weights import checked_log_weights
@@ -70,7 +71,9 @@ def html_report(
     sections = [
         _verdict_html(verdict),
         _section("Summary", _table([(name, _text(value)) for name, value in summary.items()])),
-        _section("Populations", _table(population_rows, ("state", "probability", "standard error"))),
+        _section(
+            "Populations", _table(population_rows, ("state", "probability", "standard error", "ΔF to all else, kT"))
+        ),
         *(_section(heading, _table(rows, header)) for heading, (header, rows) in (tables or {}).items()),
         _section("Plots", figures) if plots else "",
         _section("Provenance", _table([(name, _text(value)) for name, value in provenance.items()])),
@@ -154,9 +157,11 @@ def _table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
     return f"<table>\n{head}{body}\n</table>"
 
 
-def _estimate_cells(estimate: Estimate) -> tuple[str, str]:
+def _estimate_cells(estimate: Estimate) -> tuple[str, str, str]:
     error = "undetermined" if estimate.stderr is None else f"{estimate.stderr:.2g}"
-    return f"{estimate.value:.4g}", error
+    energy = free_energy(estimate)
+    of_energy = "" if energy.stderr is None else f" ± {energy.stderr:.2f}"
+    return f"{estimate.value:.4g}", error, f"{energy.value:.2f}{of_energy}"
 
 
 def _text(value: Any) -> str:

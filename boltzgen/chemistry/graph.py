@@ -89,6 +89,8 @@ def with_hydrogens(mol: Chem.Mol, warnings: list[str]) -> Chem.Mol:
     """Return the molecule with the hydrogens that it lacks, their positions minimised with MMFF94s if it has types."""
     full = Chem.AddHs(mol, addCoords=True)
     added = full.GetNumAtoms() - mol.GetNumAtoms()
+    if not added:  # RDKit cannot minimise what has all atoms fixed
+        return full
     warnings.append(f"hydrogens added: {added}")
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full, mmffVariant="MMFF94s")
     if properties is not None:

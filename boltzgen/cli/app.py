@@ -90,6 +90,7 @@ def prepare(source: options.Source = None, output: options.Output = None, smiles
     options.DEVICE,
     options.METHOD,
     options.DATA,
+    options.SEED_BASINS,
 )
 def train(
     source: options.SourceOrRun = None,
@@ -110,21 +111,21 @@ def train(
     )
 
 
-@command(app, options.N_SAMPLES, options.DRAWN_AT, options.INNER, options.REFINE, options.SHARD)
+@command(app, options.N_SAMPLES, options.DRAWN_AT, options.INNER, options.REFINE, options.SHARD, options.ADD)
 def sample(run: options.Run = None) -> Plan:
     """Draw independent samples with their weights from a trained run."""
     directory = existing_run(run)
     return Plan(directory, ("sample",), lambda workflow, *rest: workflow.sample(directory, *rest))
 
 
-@command(app, options.NEW_TEMPERATURES)
+@command(app, options.NEW_TEMPERATURES, options.NEW_FORCE_FIELD, options.NEW_SOLVENT, options.NEW_SYSTEM)
 def reweight(run: options.Run = None) -> Plan:
-    """Merge the samples, and weight them for one or more temperatures."""
+    """Merge the samples, and weight them for one or more temperatures, or for another force field."""
     directory = existing_run(run)
     return Plan(directory, ("reweight",), lambda workflow, *rest: workflow.reweight(directory, *rest))
 
 
-@command(app, options.REFERENCE, options.REQUIRE_ESS, options.STRICT)
+@command(app, options.PROBE, options.REFERENCE, options.REQUIRE_ESS, options.STRICT)
 def analyze(run: options.Run = None) -> Plan:
     """Make free-energy surfaces, populations with errors, plots and the verdict, beside a reference if there is one."""
     directory = existing_run(run)

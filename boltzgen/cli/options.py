@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 MOLECULE, TRAINING, SAMPLING, GATES = "Molecule", "Training", "Samples", "Quality gates (exit 7 if not met)"
-SIMULATION, REFERENCES = "Simulation", "Reference"
+SIMULATION, REFERENCES = "Simulation", "Coverage"
 CONFIGURATION, BEHAVIOUR = "Configuration", "Behaviour"
 
 
@@ -180,6 +180,14 @@ DATA = Flag(
     metavar="FILE",
     kind=list[str],
 )
+SEED_BASINS = Flag(
+    "seed_basins",
+    ("--seed-basins",),
+    "Go on with a finished training, led to the states that analyze found lost; as long again, or by the budget given.",
+    TRAINING,
+    key="train.seed_basins",
+    kind=bool,
+)
 MD_TIME_BUDGET = Flag(
     "time_budget",
     ("--time-budget",),
@@ -234,6 +242,14 @@ DRAWN_AT = Flag(
     kind=list[float],
 )
 SHARD = Flag("shard", ("--shard",), "Draw only part i of N (1-based).", SAMPLING, key="sample.shard", metavar="i/N")
+ADD = Flag(
+    "add",
+    ("--add",),
+    "Keep the samples that are there, and draw more under another --seed; reweight merges all.",
+    SAMPLING,
+    key="sample.add",
+    kind=bool,
+)
 NEW_TEMPERATURES = Flag(
     "temperatures",
     ("--temperature",),
@@ -243,6 +259,30 @@ NEW_TEMPERATURES = Flag(
     metavar="K",
     kind=list[str],
 )
+NEW_FORCE_FIELD = Flag(
+    "force_field",
+    ("--ff",),
+    "Reweight to another force field, by a name that prepare knows.",
+    SAMPLING,
+    key="reweight.force_field",
+    metavar="NAME",
+)
+NEW_SOLVENT = Flag(
+    "solvent",
+    ("--solvent",),
+    "Reweight to another solvent: vacuum, hct, obc1, obc2, gbn or gbn2.",
+    SAMPLING,
+    key="reweight.solvent",
+    metavar="MODEL",
+)
+NEW_SYSTEM = Flag(
+    "system",
+    ("--system",),
+    "Reweight to this OpenMM System, as XML, of the same atoms in the order of system.pdb.",
+    SAMPLING,
+    key="reweight.system",
+    metavar="FILE",
+)
 REFERENCE = Flag(
     "reference",
     ("--reference",),
@@ -250,6 +290,16 @@ REFERENCE = Flag(
     REFERENCES,
     key="analyze.reference",
     metavar="FILE",
+)
+PROBE = Flag(
+    "probe",
+    ("--probe/--no-probe",),
+    "Look for states that the flow has lost, with structures from outside it: up to a tenth of the time of the "
+    "training. Without it, or a reference, no verdict is OK.",
+    REFERENCES,
+    key="analyze.probe",
+    default="probe",
+    kind=bool,
 )
 REQUIRE_ESS = Flag(
     "require_ess",

@@ -40,6 +40,8 @@ class Plan:
         if config.sample.shard:
             part, total = (int(number) for number in config.sample.shard.split("/"))
             samples = f"samples-{part:05d}-of-{total:05d}.h5"
+        elif config.sample.add:
+            samples = f"samples-seed-{config.seed:010d}.h5"
         names = {
             "prepare": ["system.h5", "system.pdb", "system.xml"],
             "train": ["flow.h5", "metrics.csv"],

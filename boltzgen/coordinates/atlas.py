@@ -59,6 +59,12 @@ class Atlas:
         return len(self.zmatrix.rotors)
 
     @property
+    def slow_atoms(self) -> list[tuple[int, int, int, int]]:
+        """The atoms of each slow torsion, in the order of the circles."""
+        z = self.zmatrix
+        return [(int(z.atom[k]), int(z.bond[k]), int(z.angle[k]), int(z.torsion[k])) for k in z.slow]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Atoms, and their three coordinates."""
         return self.zmatrix.n_atoms, 3

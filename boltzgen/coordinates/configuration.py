@@ -41,10 +41,24 @@ class Configuration:
         x = torch.as_tensor(graph.positions)[..., None]
         self._angles, self._hands = self._turns(x), self._volumes(x).sign()
 
+    @property
+    def bonds(self) -> list[tuple[int, int]]:
+        """The bonds that are kept as they are turned, by their atoms."""
+        return [(int(b), int(c)) for b, c in self._torsions[1:3].T]
+
+    @property
+    def centres(self) -> list[int]:
+        """The atoms whose hand is kept."""
+        return [int(atom) for atom in self._centres[0]]
+
     def is_kept(self, x: Tensor) -> Tensor:
         """Whether positions ``(atoms, 3, batch)`` in nm have it, ``(batch,)``: turned by less than a quarter turn."""
+        return self.parts_kept(x).all(0)
+
+    def parts_kept(self, x: Tensor) -> Tensor:
+        """The same for each of :attr:`bonds`, then of :attr:`centres`: ``(bonds + centres, batch)``."""
         turned = torch.cos(self._turns(x) - self._angles.to(x.dtype)) > 0.0
-        return turned.all(0) & (self._volumes(x) * self._hands.to(x.dtype) > 0.0).all(0)
+        return torch.cat([turned, self._volumes(x) * self._hands.to(x.dtype) > 0.0])
 
     def _turns(self, x: Tensor) -> Tensor:
         a, b, c, d = (x[row] for row in self._torsions)

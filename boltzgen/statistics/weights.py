@@ -24,6 +24,9 @@ MAX_KHAT = 0.7
 
 TOP_COUNTS = (1, 3, 10, 30)
 
+CLIPPED_SHARE = 0.002
+"""Share of the samples, those with the largest weights, that the clipped figures cut down to the least among them."""
+
 _EQUAL_WITHIN = 1e-10  # log-weights closer than this differ by rounding alone
 _MIN_TAIL = 5  # what the generalised-Pareto fit needs; its tail is a fifth of a small sample
 
@@ -47,6 +50,8 @@ class WeightSummary:
         Share of the total weight that the largest weight holds.
     ess_without_largest
         ESS after dropping the 1, 3, 10 and 30 largest weights. A jump shows that a few samples rule the rest.
+    clipped_ess
+        Kish ESS after clipping, see :func:`clipped_ess`: only to compare with figures published so.
     """
 
     n_samples: int
@@ -58,6 +63,7 @@ class WeightSummary:
     log_z_stderr: float | None
     largest_share: float
     ess_without_largest: dict[int, float]
+    clipped_ess: float
 
 
 def log_weights_at(
@@ -101,6 +107,18 @@ def kish_ess(log_w: ArrayLike) -> float:
     """
     values = checked_log_weights(log_w)
     return float(np.exp(2.0 * logsumexp(values) - logsumexp(2.0 * values)))
+
+
+def clipped_ess(log_w: ArrayLike, share: float = CLIPPED_SHARE) -> float:
+    """Kish ESS after the largest ``share`` of the weights, one at least, is cut down to the least among them.
+
+    Many published figures are of this kind. It hides the tail, which is what an ESS should show, and no average or
+    error here uses it.
+    """
+    values = checked_log_weights(log_w)
+    k = max(1, int(np.ceil(share * values.size)))
+    limit = np.partition(values, -k)[-k]
+    return kish_ess(np.minimum(values, limit)) if np.isfinite(limit) else kish_ess(values)
 
 
 def log_z(log_w: ArrayLike) -> tuple[float, float]:
@@ -188,4 +206,5 @@ def summarize_weights(log_w: ArrayLike) -> WeightSummary:
         log_z_stderr=stderr if errors_are_determined(ess, khat) else None,
         largest_share=top_shares(values, (1,))[1],
         ess_without_largest={k: ess_without_top(values, k) for k in TOP_COUNTS},
+        clipped_ess=clipped_ess(values),
     )

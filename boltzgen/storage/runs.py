@@ -86,8 +86,12 @@ class RunDirectory:
         """Name one shard of the samples, ``index`` from 1 to ``count``."""
         return self.path / f"samples-{index:05d}-of-{count:05d}.h5"
 
+    def seed_h5(self, seed: int) -> Path:
+        """Name samples that were drawn beside others, under a seed of their own."""
+        return self.path / f"samples-seed-{seed:010d}.h5"
+
     def sample_files(self) -> list[Path]:
-        """List the files that together hold the samples: ``samples.h5``, or all shards in order.
+        """List the files that together hold the samples: ``samples.h5`` or all shards in order, then those of seeds.
 
         Raises
         ------
@@ -98,19 +102,22 @@ class RunDirectory:
         shards = [match for path in self.path.glob("samples-*.h5") if (match := pattern.fullmatch(path.name))]
         counts = {int(match[1]) for match in shards}
         kinds = len(counts) + self.samples_h5.exists()
+        added = sorted(self.path.glob("samples-seed-*.h5"))
+        if kinds == 0 and added:
+            return added
         if kinds == 0:
             raise InputError(f"{self.path} holds no samples. Run `boltzgen sample {self.path}` first.")
         if kinds > 1:
             raise InputError(f"{self.path} holds several sets of samples. Keep one and move the others away.")
         if not counts:
-            return [self.samples_h5]
+            return [self.samples_h5, *added]
         count = counts.pop()
         files = [self.shard_h5(index, count) for index in range(1, count + 1)]
         missing = [file.name for file in files if not file.exists()]
         if missing:
             listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise InputError(f"{self.path} lacks {listed}. Sample the missing shards first.")
-        return files
+        return files + added
 
     def create(self) -> None:
         """Make the folder if it is missing and see that files can be made in it.

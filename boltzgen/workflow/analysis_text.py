@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boltzgen.workflow.probe_text import Table, probe_lines
 from boltzgen.workflow.summary import with_error
-
-Table = tuple[Sequence[str], list[tuple[str, ...]]]
-"""Header, which may be empty, and rows."""
+from boltzgen.workflow.trust_text import trust_lines, weight_lines
 
 
 def analyze_text(summary: Mapping[str, Any]) -> str:
     """Populations, what a reference says of them, and the verdict."""
     lines = [
-        f"samples       {summary['n_samples']:,} at {summary['temperature']:g} K, {summary['n_failed']} failed",
+        f"samples       {summary['n_samples']:,} at {summary['temperature']:g} K{_energy(summary)}, "
+        f"{summary['n_failed']} failed",
         f"ESS           {summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped; "
         f"Pareto k {summary['khat']:.2f}",
         f"log Z         {with_error(summary['log_z'], summary['log_z_stderr'])}",
     ]
+    if "checks" in summary:  # analyses of older versions have none
+        lines[2:2] = [f"{name:<14}{text}" for name, text in weight_lines(summary).items()]
     if "reference" in summary:
         lines += _reference_lines(summary["reference"])
     else:
         lines.append("populations")
         for name, value in summary["populations"].items():
-            lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5)}")
+            energy = _free_energy(value) if "free_energy" in value else "-"
+            lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5):<30}ΔF {energy} kT")
+    if "checks" in summary:
+        lines += trust_lines(summary)
+    if "probe" in summary:
+        lines += probe_lines(summary["probe"])
     lines.append(f"verdict       {summary['verdict']}")
     lines += [f"  {reason}" for reason in summary["reasons"]]
     folders = sorted({str(Path(name).parent) for name in summary["files"] if name.endswith(".png")})
@@ -34,6 +41,11 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
     lost = [f"; lost states {name}" for name in summary["files"] if name.endswith("lost_states.pdb")]
     lines.append(f"plots         {', '.join(folders)}; report {', '.join(report)}{''.join(lost)}")
     return "\n".join(lines)
+
+
+def _energy(summary: Mapping[str, Any]) -> str:
+    """The force field, if it is not the run's."""
+    return f" under {summary['force_field']} + {summary['solvent']}" if "force_field" in summary else ""
 
 
 def reference_tables(reference: Mapping[str, Any]) -> dict[str, Table]:

@@ -13,13 +13,16 @@ import numpy as np
 import torch
 
 from boltzgen.analysis.comparison import Comparison
-from boltzgen.analysis.plots import analysis_figures, render, training_figure
+from boltzgen.analysis.plot_style import render
+from boltzgen.analysis.plots import analysis_figures, training_figure
 from boltzgen.analysis.report import html_report, profile_csv, representatives, surface_csv
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
 from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
 from boltzgen.errors import GateError
 from boltzgen.molecule import Molecule
+from boltzgen.statistics.agreement import free_energy
+from boltzgen.statistics.free_energy import Estimate
 from boltzgen.statistics.verdict import Verdict, judge
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
@@ -27,17 +30,22 @@ from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
 from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
 from boltzgen.workflow.analysis_text import analyze_text, reference_tables
-from boltzgen.workflow.load import check_samples, load_target, require
-from boltzgen.workflow.reference import Checked, check_against, open_reference
+from boltzgen.workflow.evidence import Evidence, asks_for_other_evidence
+from boltzgen.workflow.load import check_samples, load_weighted, require
+from boltzgen.workflow.probe_text import probe_tables
+from boltzgen.workflow.probing import Probed, probe_run
+from boltzgen.workflow.reference import check_against, open_reference
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import weight_keys, with_error
+from boltzgen.workflow.trust import Trust, assess
+from boltzgen.workflow.trust_text import trust_tables, weight_lines
 
 
 def analyze(run: Path, config: Config, context: Context) -> StageResult:
     """Surfaces, populations, plots and the verdict: ``analysis.h5``, ``report.html``, ``plots/``, CSV tables."""
     directory = RunDirectory(run)
     ensemble = _checked_ensemble(directory)
-    target = load_target(directory)
+    target = load_weighted(directory)
     settings = config.analyze
     reference = None
     if settings.reference is not None:
@@ -57,7 +65,7 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
         analyze_text,
     )
     with writing(directory):
-        if stage.is_done():
+        if stage.is_done(force=context.force or asks_for_other_evidence(stage)):
             result = stage.skipped()
         else:
             started = time.monotonic()
@@ -80,8 +88,21 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 checked = check_against(
                     reference, directory, analysis, frames, shape, temperature, settings, config.seed
                 )
-            result = _store(stage, analysis, frames, target.molecule, shape, checked, started)
+            trust = assess(directory, target, frames, ensemble.temperature, settings, config.seed)
+            evidence = Evidence(checked, _probed(directory, analysis, frames, stage, settings))
+            result = _store(stage, analysis, frames, target.molecule, shape, evidence, trust, started)
     return replace(result, exit_code=_gate(result.summary, settings))
+
+
+def _probed(
+    directory: RunDirectory, analysis: EnsembleAnalysis, frames: Frames, stage: Stage, settings: AnalyzeConfig
+) -> Probed | None:
+    """The coverage probe, unless it is not wanted, or nothing was drawn that it could look at."""
+    weights = analysis.weights
+    if not settings.probe or not weights.ess > 1.0:
+        return None
+    log_z = Estimate(weights.log_z, weights.log_z_stderr)
+    return probe_run(directory, frames, stage.temperature, log_z, stage.seed)
 
 
 def _shapes(target: Target, frames: Frames) -> np.ndarray | None:
@@ -107,36 +128,42 @@ def _store(
     frames: Frames,
     molecule: Molecule,
     shape: np.ndarray | None,
-    checked: Checked | None,
+    evidence: Evidence,
+    trust: Trust,
     started: float,
 ) -> StageResult:
     directory = stage.directory
-    verdict = judge(analysis.weights, checked.check if checked else None)
+    verdict = judge(analysis.weights, evidence.reference_check, trust.checks, probe=evidence.probe_check)
     summary: Summary = {
         **weight_keys(asdict(analysis.weights)),
         "temperature": stage.temperature,
+        **_force_field(directory),
         "verdict": verdict.word,
         "reasons": list(verdict.reasons),
-        "populations": {name: asdict(value) for name, value in analysis.populations.items()},
+        "populations": {name: _population(value) for name, value in analysis.populations.items()},
+        **trust.summary(),
+        **evidence.summary,
     }
-    if checked is not None:
-        summary["reference"] = checked.summary
-    images, written = _write_analysis_files(
-        directory, analysis, frames, molecule, shape, checked.comparison if checked else None
-    )
-    directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier reference
-    if checked is not None and len(checked.lost):
-        write_pdb(directory.lost_states_pdb, molecule, checked.lost)
+    images, written = _write_analysis_files(directory, analysis, frames, molecule, shape, evidence.comparison, trust)
+    directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier analysis
+    if len(evidence.structures):
+        write_pdb(directory.lost_states_pdb, molecule, evidence.structures)
         written.append(directory.lost_states_pdb)
     _write_report(directory, analysis, verdict, summary)
     summary["seconds"] = time.monotonic() - started
 
     def fill(file: h5py.File) -> None:
         put_tree(file.create_group("analysis"), analysis.to_tree())
+        put_tree(file.create_group("trust"), _without_none(trust.summary()))
         for name, pixels in images.items():
             put_image(file.require_group("images"), name, pixels)
-        if checked is not None:
-            put_tree(file.create_group("reference"), _without_none({**checked.comparison.to_tree(), **checked.summary}))
+        if len(evidence.structures):
+            put_tree(file.create_group("lost_states"), {"positions": evidence.basins.astype(np.float32)})
+        if evidence.reference is not None:
+            tree = {**evidence.reference.comparison.to_tree(), **evidence.reference.summary}
+            put_tree(file.create_group("reference"), _without_none(tree))
+        if evidence.probe is not None:
+            put_tree(file.create_group("probe"), _without_none(evidence.probe.summary))
 
     return stage.write(fill, summary, files=[directory.report_html, *written])
 
@@ -148,11 +175,12 @@ def _write_analysis_files(
     molecule: Molecule,
     shape: np.ndarray | None,
     comparison: Comparison | None,
+    trust: Trust,
 ) -> tuple[dict[str, np.ndarray], list[Path]]:
     """Plots, tables and representative structures; returns the pixels of the plots and the files written."""
     with open_hdf5(directory.flow_h5) as file:
         history = get_tree(file["history"])
-    figures = analysis_figures(analysis, comparison) | {"training": training_figure(history)}
+    figures = analysis_figures(analysis, comparison) | trust.figures() | {"training": training_figure(history)}
     directory.plots.mkdir(exist_ok=True)
     pixels, written = {}, []
 
@@ -188,7 +216,7 @@ def _write_analysis_files(
 
 
 def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: Verdict, summary: Summary) -> None:
-    system = stored_summary(directory.system_h5)
+    system = stored_summary(directory.system_h5) | _force_field(directory)
     training = stored_summary(directory.flow_h5)
     rows = {
         "molecule": f"{system['formula']}, {system['smiles']}",
@@ -197,6 +225,7 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
         "samples": f"{summary['n_samples']:,}, {summary['n_failed']} failed",
         "effective sample size": f"{summary['ess']:,.0f} ({100 * summary['ess_fraction']:.1f} %), unclipped",
         "Pareto k": f"{summary['khat']:.2f}",
+        **weight_lines(summary),
         "log Z": with_error(summary["log_z"], summary["log_z_stderr"]),
         "training": f"{training['n_energy_evaluations']:,} energies with forces, {training['seconds']:.0f} s, "
         f"seed {training['seed']}",
@@ -205,9 +234,28 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
     record = read_provenance(directory.ensemble_h5)
     provenance = {"samples weighted": record.created_utc, "package": record.package_version} | record.libraries
     tables = reference_tables(summary["reference"]) if "reference" in summary else {}
+    tables |= probe_tables(summary["probe"]) if "probe" in summary else {}
+    tables |= trust_tables(summary)
     title = directory.path.resolve().name
     page = html_report(title, rows, verdict, analysis.populations, plots, provenance, tables)
     atomic_write(directory.report_html, page.encode())
+
+
+def _force_field(directory: RunDirectory) -> Summary:
+    """Force field and solvent that the ensemble was reweighted to, if they are not the run's."""
+    stored = stored_summary(directory.ensemble_h5)
+    return {key: stored[key] for key in ("force_field", "solvent") if key in stored}
+
+
+def _population(value: Estimate) -> Summary:
+    """A population, and its free energy in kT against all else."""
+    energy = free_energy(value)
+    finite = np.isfinite(energy.value)
+    return {
+        **asdict(value),
+        "free_energy": energy.value if finite else None,
+        "free_energy_stderr": energy.stderr if finite else None,
+    }
 
 
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from boltzgen.config import SampleConfig
+from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.errors import EnvironmentProblem, InputError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
@@ -46,6 +47,24 @@ def load_flow(directory: RunDirectory) -> tuple[Target, Generator, float]:
         flow.load_state_dict(to_tensors(get_tree(file["weights"])))
         hottest = get_tree(file["temperatures"])["highest"]
     return target, flow, hottest
+
+
+def load_weighted(directory: RunDirectory) -> Target:
+    """The target with the energy that the ensemble of the run is weighted for: another one, if it was asked for."""
+    target = load_target(directory)
+    with open_hdf5(directory.ensemble_h5) as file:
+        tree = get_tree(file["potential"]) if "potential" in file else None
+    if tree is None:
+        return target
+    return Target(target.molecule, PotentialEnergy.from_tree(tree), target.coordinates, target.temperature)
+
+
+def load_drawn(directory: RunDirectory, weighted: Target | None = None) -> tuple[Target, BoltzmannGenerator]:
+    """The target, or that which the ensemble is ``weighted`` for, and the density that the samples were drawn from."""
+    trained, flow, hottest = load_flow(directory)
+    target = weighted or trained
+    drawn = SampleConfig.model_validate(read_provenance(directory.sample_files()[0]).config["sample"])
+    return target, BoltzmannGenerator(target, flow, temperatures=drawing_temperatures(drawn, target, hottest))
 
 
 def drawing_temperatures(settings: SampleConfig, target: Target, hottest: float) -> dict[float, float]:

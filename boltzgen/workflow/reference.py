@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from boltzgen.analysis.comparison import Compared, Comparison, compare_ensembles
 from boltzgen.analysis.coverage import Coverage, CoveredState, find_lost_states
 from boltzgen.analysis.surfaces import EnsembleAnalysis
-from boltzgen.config import AnalyzeConfig, SampleConfig
+from boltzgen.config import AnalyzeConfig
 from boltzgen.coordinates.configuration import Configuration
 from boltzgen.errors import ConflictError
-from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.simulation import Simulation
 from boltzgen.statistics.agreement import free_energy, sample_mean
 from boltzgen.statistics.free_energy import Estimate
@@ -27,7 +26,7 @@ from boltzgen.storage.simulation import read_simulation
 from boltzgen.storage.trajectory import Frames, read_molecule
 from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
-from boltzgen.workflow.load import drawing_temperatures, load_flow
+from boltzgen.workflow.load import load_drawn
 from boltzgen.workflow.stage import Summary, stored_summary
 
 PROBES = 100
@@ -44,6 +43,7 @@ class Reference:
     """A simulation of the same molecule, energy and temperature as the run's ensemble.
 
     ``shares_charts``: it was made from the run's own ``system.h5``, so that its shapes of rings have the same numbers.
+    ``target`` has the energy of both.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class Reference:
     simulation: Simulation
     summary: Summary
     shares_charts: bool
+    target: Target
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def open_reference(path: Path, directory: RunDirectory, target: Target, temperat
     _check_configuration(path, simulation, target, directory)
     parent = read_provenance(path).parents.get("system.h5")
     shares_charts = parent == sha256_of(directory.system_h5)
-    return Reference(path, sha256_of(path), simulation, stored_summary(path), shares_charts)
+    return Reference(path, sha256_of(path), simulation, stored_summary(path), shares_charts, target)
 
 
 def _probes(simulation: Simulation) -> NDArray[np.intp]:
@@ -112,8 +113,8 @@ def _check_energy(path: Path, simulation: Simulation, target: Target, temperatur
     relative, absolute = ENERGY_TOLERANCE
     if not np.all(off <= absolute + relative * np.abs(expected)):
         raise ConflictError(
-            f"{path} has another force field or solvent than the run: energies of its frames differ by up to "
-            f"{off.max():.3g} kT. Simulate with the run's: boltzgen md RUN."
+            f"{path} has another force field or solvent than the ensemble: energies of its frames differ by up to "
+            f"{off.max():.3g} kT. Simulate with the ensemble's; if that is the run's: boltzgen md RUN."
         )
 
 
@@ -140,7 +141,7 @@ def check_against(
 ) -> Checked:
     """Compare an ensemble with its reference, and look in this for states that the flow has lost."""
     simulation, stored = reference.simulation, reference.summary
-    target, generator = _generator(directory)
+    target, generator = load_drawn(directory, reference.target)
     effective = stored["effective_samples"] or float(simulation.n_frames)
     shapes = (shape, simulation.shapes[..., 0]) if shape is not None and reference.shares_charts else None
     comparison = compare_ensembles(
@@ -179,13 +180,6 @@ def check_against(
     }
     lost = np.array([simulation.positions[one.frame] for one in coverage.lost])
     return Checked(comparison, check, summary, lost)
-
-
-def _generator(directory: RunDirectory) -> tuple[Target, BoltzmannGenerator]:
-    """The target, and the density that the samples were drawn from."""
-    target, flow, hottest = load_flow(directory)
-    drawn = SampleConfig.model_validate(read_provenance(directory.sample_files()[0]).config["sample"])
-    return target, BoltzmannGenerator(target, flow, temperatures=drawing_temperatures(drawn, target, hottest))
 
 
 def _costs(directory: RunDirectory, ess: float, reference: Reference) -> Summary:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from boltzgen.config import Config
+from boltzgen.config import Config, SampleConfig
 from boltzgen.errors import ConflictError, InputError
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator
@@ -22,10 +22,13 @@ from boltzgen.workflow.summary import sample_text
 
 
 def sample(run: Path, config: Config, context: Context) -> StageResult:
-    """Draw weighted samples: ``samples.h5``, or one shard of it."""
+    """Draw weighted samples: ``samples.h5``, one shard of it, or more under another seed."""
     directory = RunDirectory(run)
     settings = config.sample
     output, n, seed = directory.samples_h5, settings.n, [config.seed]
+    if settings.add:
+        output = directory.seed_h5(config.seed)
+        _check_added(directory, settings, config.seed)
     if settings.shard:
         index, count = (int(part) for part in settings.shard.split("/"))
         output = directory.shard_h5(index, count)
@@ -39,7 +42,7 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
         "sample",
         directory,
         output,
-        {"sample": settings.model_dump(mode="json"), "seed": config.seed},
+        {"sample": settings.model_dump(mode="json", exclude={"add"}), "seed": config.seed},
         {"flow.h5": sha256_of(directory.flow_h5)},
         target.temperature,
         config.seed,
@@ -101,6 +104,14 @@ def _words_of_data(directory: RunDirectory) -> list[int]:
     """
     parents = read_provenance(directory.flow_h5).parents
     return [int(digest[:16], 16) for name, digest in sorted(parents.items()) if name.startswith("data ")]
+
+
+def _check_added(directory: RunDirectory, settings: SampleConfig, seed: int) -> None:
+    if settings.shard:
+        raise InputError("--add draws one file, and --shard a part of one. Leave one of them out.")
+    for file in (directory.samples_h5, *sorted(directory.path.glob("samples-*-of-*.h5"))):
+        if file.exists() and read_provenance(file).config["seed"] == seed:
+            raise InputError(f"{file} was drawn under the seed {seed} already. Give another --seed.")
 
 
 def _check_shard(directory: RunDirectory, n: int, count: int) -> None:

@@ -10,7 +10,6 @@ import torch
 from boltzgen.config import Config
 from boltzgen.errors import GateError
 from boltzgen.progress import Progress
-from boltzgen.selftest.catalog import QUICK_SAMPLES, SAMPLES, cases
 from boltzgen.selftest.check import MAX_LOG_Z_ERROR, MAX_Z, CaseResult, Row, run_case
 from boltzgen.workflow.load import available_cores
 from boltzgen.workflow.stage import Context, Result
@@ -18,6 +17,9 @@ from boltzgen.workflow.stage import Context, Result
 
 def selftest(config: Config, context: Context, *, quick: bool) -> Result:
     """Train on every case, draw samples, and compare what their weights say with what is known; writes nothing."""
+    # Imported here: the cases bring OpenMM, which a prepared run does without.
+    from boltzgen.selftest.catalog import QUICK_SAMPLES, SAMPLES, cases
+
     torch.set_num_threads(1)
     results: list[CaseResult] = []
     makers = cases(quick=quick)

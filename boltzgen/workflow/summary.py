@@ -94,6 +94,9 @@ def train_text(summary: Mapping[str, Any]) -> str:
             f"data          {data['frames_inside']:,} of {data['frames']:,} frames, {data['ess']:,.0f} effective; "
             f"held out: -E ln q(x) = {summary['held_out_nll']:.3f} nats"
         )
+    if "seeded_with" in summary:
+        lines.append(f"seeded with   {', '.join(summary['seeded_with'])}")
+        lines.append("next          sample, reweight and analyze with --force: theirs are of the flow before")
     return "\n".join([*lines, _written(summary)])
 
 
@@ -125,6 +128,10 @@ def reweight_text(summary: Mapping[str, Any]) -> str:
         f"log Z {with_error(w['log_z'], w['log_z_stderr'])}"
         for temperature, w in summary["temperatures"].items()
     ]
+    if summary.get("merged_files", 1) > 1:
+        lines.insert(0, f"merged        {summary['merged_files']} files of samples")
+    if "force_field" in summary:
+        lines.insert(0, f"force field   {summary['force_field']} + {summary['solvent']}, not that of the flow")
     return "\n".join([*lines, _written(summary)])
 
 
@@ -188,7 +195,10 @@ def with_error(value: float, stderr: float | None, digits: int = 3) -> str:
 
 def weight_keys(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a :class:`~boltzgen.statistics.weights.WeightSummary` that ``--json`` promises."""
-    names = ("n_samples", "n_failed", "ess", "ess_fraction", "khat", "log_z", "log_z_stderr", "largest_share")
+    names = (
+        *("n_samples", "n_failed", "ess", "ess_fraction", "clipped_ess", "khat"),
+        *("log_z", "log_z_stderr", "largest_share"),
+    )
     without = {str(k): v for k, v in weights["ess_without_largest"].items()}
     return {name: weights[name] for name in names} | {"ess_without_largest": without}
 

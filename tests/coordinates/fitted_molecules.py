@@ -17,8 +17,11 @@ from boltzgen.constants import thermal_energy
 from boltzgen.coordinates.fitting import Fitted, fit_coordinates
 from boltzgen.coordinates.molecular import MolecularCoordinates
 from boltzgen.coordinates.zmatrix import ZMatrix, build_zmatrix
+from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
 from boltzgen.energy.potential import PotentialEnergy
+from boltzgen.molecule import Molecule
+from boltzgen.target import Target
 
 THERMAL_ENERGY = thermal_energy(300.0)
 
@@ -80,3 +83,33 @@ def case(smiles: str, n_conformers: int = 2) -> Case:
         n_conformers=n_conformers,
     )
     return Case(mol, potential, fitted)
+
+
+def mirrored(mol: Chem.Mol) -> np.ndarray:
+    """The mirror image of an achiral ring, hydrogens of each CH2 exchanged: another pucker of the same labelling."""
+    x = positions_of(mol) * [1.0, 1.0, -1.0]
+    for atom in mol.GetAtoms():
+        hydrogens = [n.GetIdx() for n in atom.GetNeighbors() if n.GetAtomicNum() == 1]
+        if len(hydrogens) == 2:
+            x[hydrogens] = x[hydrogens[::-1]]
+    return x
+
+
+@cache
+def two_puckers(smiles: str) -> Target:
+    """A ring with two puckers that are mirror images: charts that overlap for four atoms, and do not for six."""
+    mol = embedded(smiles)
+    potential = from_openmm(build_mmff_system(mol))
+    starts = torch.as_tensor(np.stack([positions_of(mol), mirrored(mol)])).permute(1, 2, 0).contiguous()
+    fitted = fit_coordinates(
+        zmatrix_of(mol),
+        positions_of(mol),
+        lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY,
+        planar_atoms(mol),
+        conformers=minimise(potential, starts).positions.permute(2, 0, 1).numpy(),
+        n_conformers=1,
+    )
+    numbers = tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
+    n = len(numbers)
+    molecule = Molecule(numbers, (12.0,) * n, ("X",) * n, (0,) * n, ("MOL",), (1,), (), (), (), {}, "", "", 0)
+    return Target(molecule, potential, fitted.coordinates, 300.0)

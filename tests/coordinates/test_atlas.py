@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fitted_molecules import THERMAL_ENERGY, embedded, positions_of, zmatrix_of
+from fitted_molecules import THERMAL_ENERGY, embedded, positions_of, two_puckers, zmatrix_of
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
@@ -19,41 +19,16 @@ from boltzgen.coordinates.symmetry import random_images
 from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
 from boltzgen.flow.generator import Architecture, Generator
-from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.sampling.extended import ExtendedTarget
 from boltzgen.statistics.weights import summarize_weights
 from boltzgen.target import Target
-
-
-def mirrored(mol: Chem.Mol) -> np.ndarray:
-    """The mirror image of an achiral ring, hydrogens of each CH2 exchanged: another pucker of the same labelling."""
-    x = positions_of(mol) * [1.0, 1.0, -1.0]
-    for atom in mol.GetAtoms():
-        hydrogens = [n.GetIdx() for n in atom.GetNeighbors() if n.GetAtomicNum() == 1]
-        if len(hydrogens) == 2:
-            x[hydrogens] = x[hydrogens[::-1]]
-    return x
+from boltzgen.workflow.checks import stein_identities
 
 
 @pytest.fixture(scope="module", params=["C1CCC1", "C1CCCCC1"])
 def puckered(request) -> Target:
-    """Rings of four and six with two puckers that are mirror images: charts that overlap, and charts that do not."""
-    mol = embedded(request.param)
-    potential = from_openmm(build_mmff_system(mol))
-    starts = torch.as_tensor(np.stack([positions_of(mol), mirrored(mol)])).permute(1, 2, 0).contiguous()
-    fitted = fit_coordinates(
-        zmatrix_of(mol),
-        positions_of(mol),
-        lambda x: potential.batch_last(x, 200.0) / THERMAL_ENERGY,
-        planar_atoms(mol),
-        conformers=minimise(potential, starts).positions.permute(2, 0, 1).numpy(),
-        n_conformers=1,
-    )
-    numbers = tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
-    n = len(numbers)
-    molecule = Molecule(numbers, (12.0,) * n, ("X",) * n, (0,) * n, ("MOL",), (1,), (), (), (), {}, "", "", 0)
-    return Target(molecule, potential, fitted.coordinates, 300.0)
+    return two_puckers(request.param)
 
 
 def untrained(atlas: Atlas, slope: float) -> Generator:
@@ -110,6 +85,17 @@ def test_weights_do_not_depend_on_the_share_of_the_charts(puckered):
         parts = [summarize_weights(np.where(mask, samples.log_weight, -np.inf)) for mask in (first, ~first)]
         gap = parts[0].log_z - parts[1].log_z
         assert abs(gap) < 4.0 * math.hypot(*(part.log_z_stderr for part in parts))
+
+
+def test_stein_identities_hold_in_every_chart_and_fail_for_another_temperature(puckered):
+    """Where charts overlap, a sample of one is tested in the other too, with the weight of the mixture."""
+    samples = BoltzmannGenerator(puckered, untrained(puckered.coordinates, 0.5)).sample(10_000)
+    x = torch.as_tensor(samples.positions).permute(1, 2, 0)
+    check = stein_identities(puckered, x, samples.log_weight, 300.0)
+    assert check.passed, check.words
+    shapes = puckered.coordinates.n_charts
+    assert f"of {shapes * (puckered.coordinates.n_stiff + 1)} averages" in check.words
+    assert stein_identities(puckered, x, samples.log_weight, 270.0).passed is False
 
 
 def test_density_of_structures_is_that_of_the_samples(puckered):

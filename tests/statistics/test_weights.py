@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from boltzgen.statistics.weights import (
+    clipped_ess,
     ess_without_top,
     kish_ess,
     log_z,
@@ -99,7 +100,7 @@ def test_no_error_of_log_z_from_few_effective_samples_or_a_heavy_tail():
     assert heavy.log_z_stderr is None
 
 
-@pytest.mark.parametrize("function", [kish_ess, log_z, pareto_smooth, top_shares, summarize_weights])
+@pytest.mark.parametrize("function", [kish_ess, log_z, pareto_smooth, top_shares, summarize_weights, clipped_ess])
 @pytest.mark.parametrize("bad", [[0.0, np.nan], [0.0, np.inf], [-np.inf, -np.inf], [], [[0.0, 1.0]]])
 def test_invalid_weights_are_refused_and_never_become_numbers(function, bad):
     with pytest.raises(ValueError, match="weight"):
