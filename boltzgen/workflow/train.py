@@ -156,7 +156,8 @@ def _trainer(target: Target, config: Config, device: torch.device, sources: Sour
         method=method_of(settings),
     )
     threads = config.threads or available_cores()
-    return Trainer(target, Architecture.of(target.coordinates), train_settings, device, threads, sources)
+    architecture = Architecture.of(target.coordinates, relaxes=not train_settings.method.through_slow)
+    return Trainer(target, architecture, train_settings, device, threads, sources)
 
 
 def _resume(trainer: Trainer, stage: Stage) -> None:
