@@ -27,6 +27,9 @@ from boltzgen.coordinates.zmatrix import ZMatrix
 SHARE_WIDTH = 0.35
 """Width in radians of the wells 1 − cos of which the partition is made."""
 
+UNEVEN = 0.1
+"""Mean squared ln of the variance of a whitened coordinate from which on it is a lever: it changes by a third."""
+
 SAME_CENTRE = 0.2
 """Stiff torsions whose centres agree within this, in radians, tell no charts apart."""
 
@@ -63,6 +66,12 @@ class Atlas:
         """The atoms of each slow torsion, in the order of the circles."""
         z = self.zmatrix
         return [(int(z.atom[k]), int(z.bond[k]), int(z.angle[k]), int(z.torsion[k])) for k in z.slow]
+
+    @property
+    def levers(self) -> tuple[int, ...]:
+        """Stiff coordinates whose width depends on the torsions: amide torsions above all, which swing half a chain."""
+        uneven = [chart.chart.unevenness for chart in self.charts if len(chart.chart.unevenness)]
+        return tuple(np.flatnonzero(np.max(uneven, axis=0) > UNEVEN).tolist()) if uneven else ()
 
     @property
     def shape(self) -> tuple[int, int]:

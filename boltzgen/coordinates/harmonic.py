@@ -77,7 +77,8 @@ def whitened(
         for k in range(len(conformers))
     ]
     cholesky = torch.linalg.cholesky(torch.stack(covariances).mean(0))
-    return coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy())
+    unevenness = torch.stack([_unevenness(covariance, cholesky) for covariance in covariances]).mean(0)
+    return coordinates.with_chart(mean=d.mean(1).numpy(), cholesky=cholesky.numpy(), unevenness=unevenness.numpy())
 
 
 def minimise_from(coordinates: MolecularCoordinates, potential: ReducedPotential, torsions: np.ndarray) -> np.ndarray:
@@ -182,6 +183,16 @@ def _stiff_hessian(
     (gradient,) = torch.autograd.grad(u, displaced)
     hessian = (gradient[:, :n] - gradient[:, n:]) / (2.0 * step)
     return 0.5 * (hessian + hessian.T)
+
+
+def _unevenness(covariance: Tensor, cholesky: Tensor) -> Tensor:
+    """Squared ln of the variances of one minimum, in units of the whitening L Lᵀ, by coordinate ``(n_stiff,)``.
+
+    The diagonal of (ln W)² with W = L⁻¹ C L⁻ᵀ: zero where the whitening is right.
+    """
+    half = torch.linalg.solve_triangular(cholesky, covariance, upper=False)
+    values, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(cholesky, half.T, upper=False))
+    return vectors.square() @ values.log().square()
 
 
 def _covariance(hessian: Tensor, scale: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ class Chart:
     ``bonds (n−1,)`` nm, ``angles (n−2,)``, ``torsions (n−3,)`` radians: the centres μ, by Z-matrix row; for rows of
     rotors the centre of the window of τ̄; unused for other slow rows. ``widths (n−3,)`` radians. ``mean (n_stiff,)`` and
     ``cholesky (n_stiff, n_stiff)`` of the deviations d at the reference temperature, d = mean + cholesky · z.
+    ``unevenness (n_stiff,)``: mean squared ln of the variance of each whitened coordinate over the minima behind the
+    whitening; empty if not known.
     """
 
     bonds: np.ndarray
@@ -36,6 +38,7 @@ class Chart:
     widths: np.ndarray
     mean: np.ndarray
     cholesky: np.ndarray
+    unevenness: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 class MolecularCoordinates:

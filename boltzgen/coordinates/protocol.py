@@ -36,6 +36,10 @@ class Coordinates(Protocol):
         """Number of circles, the last ones, that no challenger leads and no draw broadens."""
 
     @property
+    def levers(self) -> tuple[int, ...]:
+        """Lines whose width depends much on the circles; if there are any, all lines are centred by relaxation."""
+
+    @property
     def n_stiff(self) -> int:
         """Number of lines."""
 

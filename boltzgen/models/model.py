@@ -46,6 +46,7 @@ class ModelCoordinates:
     """One chart of circles and lines, in the order of the columns; nothing is symmetric."""
 
     n_rotors = 0
+    levers = ()
     n_charts = 1
 
     def __init__(

@@ -100,6 +100,7 @@ class BoltzmannGenerator:
             estimator = Estimator(self.target, self.flow, inner, refine, pilot)
         parts: list[tuple[np.ndarray, ...]] = []
         done = 0
+        self.flow.take_energies()  # of whatever was done before
         while done < n:
             if estimator is None:
                 x, log_q, u = self._plain(min(batch_size, n - done), rng)
@@ -117,13 +118,14 @@ class BoltzmannGenerator:
             if report:
                 report(done)
         positions, log_prob, u_all, log_weight, sums = (np.concatenate(column) for column in zip(*parts, strict=True))
+        relaxed = self.flow.take_energies()
         return Samples(
             positions,
             log_prob,
             u_all,
             log_weight,
-            n_energy_evaluations=estimator.extended.n_energies if estimator else n,
-            n_force_evaluations=estimator.extended.n_forces if estimator else 0,
+            n_energy_evaluations=relaxed + (estimator.extended.n_energies if estimator else n),
+            n_force_evaluations=relaxed + (estimator.extended.n_forces if estimator else 0),
             flow_ess_fraction=_ess(sums) / (n * inner),
             acceptance=estimator.acceptance if estimator else None,
         )

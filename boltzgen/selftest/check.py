@@ -92,7 +92,9 @@ def run_case(case: Case, n: int, seed: int, threads: int, report: Callable[[Prog
     settings = TrainSettings(
         max_energies=case.energies, start_temperature=case.start * target.temperature, seed=seed, exchange_share=0.0
     )
-    trainer = Trainer(target, Architecture.of(target.coordinates, **case.sizes), settings, threads=threads)
+    trainer = Trainer(
+        target, Architecture.of(target.coordinates, relaxes=True, **case.sizes), settings, threads=threads
+    )
     trainer.schedule = replace(trainer.schedule, batches=BATCHES)
     trainer.run(report, lambda: True, lambda: None)
     hot = target.temperature * math.exp(math.sqrt(0.8 / (target.coordinates.n_torsions + target.coordinates.n_stiff)))

@@ -29,13 +29,20 @@ class Budget:
     """Energies and seconds that a training may spend, seen against its counters.
 
     ``max_energies`` counts draws ``of_frames`` where no energies are evaluated, ``time_budget`` is in seconds; None is
-    no limit. ``needed`` is the share of both that is to be used.
+    no limit. ``cost`` is how many of these a draw takes. ``needed`` is the share of both that is to be used.
     """
 
     def __init__(
-        self, counters: Counters, max_energies: int | None, time_budget: float | None = None, *, of_frames: bool = False
+        self,
+        counters: Counters,
+        max_energies: int | None,
+        time_budget: float | None = None,
+        *,
+        cost: int = 1,
+        of_frames: bool = False,
     ) -> None:
         self.max_energies, self.time_budget, self.of_frames = max_energies, time_budget, of_frames
+        self.cost = 1 if of_frames else cost
         self.counters = counters
         self.needed = 1.0
 
@@ -59,8 +66,8 @@ class Budget:
         return expected
 
     def affordable(self, batch: int) -> int:
-        """A batch, or the energies that are left if these are fewer."""
-        return min(batch, self.max_energies - self._spent) if self.max_energies else batch
+        """A batch, or the draws that are left if these are fewer, but one at least."""
+        return max(1, min(batch, (self.max_energies - self._spent) // self.cost)) if self.max_energies else batch
 
     def end_if_enough(self, ess_fractions: Sequence[float]) -> None:
         """Use no more than what a last phase of small steps takes, where more would not pay.
@@ -82,6 +89,9 @@ class Budget:
     @property
     def _used(self) -> float:
         """Used share of the whole budget: the larger of energies and seconds."""
-        by_energies = self._spent / self.max_energies if self.max_energies else 0.0
+        by_energies = 0.0
+        if self.max_energies:
+            left = self.max_energies - self._spent
+            by_energies = self._spent / self.max_energies if left >= self.cost else 1.0
         by_time = self.counters.seconds / self.time_budget if self.time_budget else 0.0
         return max(by_energies, by_time)

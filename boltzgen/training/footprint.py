@@ -40,8 +40,8 @@ def training_memory(
     batch = Schedule().batch(1.0, draws)
     if device.type == "cpu":
         batch = min(batch, PART_SIZE * min(threads, -(-batch // PART_SIZE)))
-    generator = Generator(architecture)
     single = target.to(torch.float32)
+    generator = Generator(architecture).attach(single)
     few, more = (_saved_bytes(generator, single, n, method) for n in _PROBES)
     of_one = (more - few) / (_PROBES[1] - _PROBES[0])
     weights = sum(p.numel() * p.element_size() for p in generator.parameters())

@@ -19,7 +19,10 @@ BURN_IN = 0.2
 
 @dataclass(frozen=True)
 class Rounds:
-    """Rounds of exchange that take ``share`` of the energies of a budget; none where it is too small for enough."""
+    """Rounds of exchange; none where the budget is too small for enough.
+
+    They take ``share`` of the energies, those of relaxation aside: ``share`` to 1 − ``share`` energies for each draw.
+    """
 
     budget: Budget
     share: float
@@ -27,22 +30,33 @@ class Rounds:
     @property
     def length(self) -> float:
         """Energies of a round; 0 where the budget is too small."""
-        in_all = self.share * self.budget.expected_energies if self.share else 0.0
+        in_all = self._in_all
         return max(LEAST_ROUND, in_all / MOST_ROUNDS) if in_all >= FEWEST_ROUNDS * LEAST_ROUND else 0.0
 
     @property
     def expected_draws(self) -> float:
-        """How many draws the budget is good for, replica exchange aside."""
-        return (1.0 - self.share if self.length else 1.0) * self.budget.expected_energies
+        """How many draws the budget is good for."""
+        return self.budget.expected_energies / (self.budget.cost + (self._for_each_draw if self.length else 0.0))
+
+    @property
+    def _for_each_draw(self) -> float:
+        return self.share / (1.0 - self.share)
+
+    @property
+    def _in_all(self) -> float:
+        """Energies of all rounds."""
+        each = self._for_each_draw
+        return each * self.budget.expected_energies / (self.budget.cost + each) if each else 0.0
 
     def is_due(self, spent: int) -> bool:
         """Whether exchange that has ``spent`` so many energies lags behind its share of all.
 
         Not before the speed is known: a round by a guess may take half of the time.
         """
-        lags = spent < self.share * self.budget.counters.energies and self.budget.progress < LAST_ROUND
+        draws = (self.budget.counters.energies - spent) / self.budget.cost
+        lags = spent < self._for_each_draw * draws and self.budget.progress < LAST_ROUND
         return lags and self.budget.knows_speed and self.length > 0.0
 
     def is_burnt_in(self, spent: int) -> bool:
         """Whether structures that come after so many energies of exchange are to be kept."""
-        return spent > BURN_IN * self.share * self.budget.expected_energies
+        return spent > BURN_IN * self._in_all

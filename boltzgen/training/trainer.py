@@ -90,7 +90,7 @@ class Trainer:
         self.target = target.to(torch.float32, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_stream(Purpose.WEIGHTS, settings.seed).initial_seed())
-            self.generator = Generator(architecture).to(device)
+            self.generator = Generator(architecture).attach(self.target).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = Optimizer(self.generator)
         self.schedule = Schedule(learning_rate=settings.learning_rate)
@@ -104,7 +104,8 @@ class Trainer:
             self.challengers = Challengers(self.target, settings.seed)
         self.counters = Counters()
         from_data = self.method.learns_from_data_alone
-        self.budget = Budget(self.counters, settings.max_energies, settings.time_budget, of_frames=from_data)
+        cost = architecture.energies_per_draw
+        self.budget = Budget(self.counters, settings.max_energies, settings.time_budget, cost=cost, of_frames=from_data)
         self.rounds = Rounds(self.budget, settings.exchange_share if self.challengers else 0.0)
         held_out = self.sources.data.held_out if self.sources.data else None
         self.held_out = HeldOut(held_out, best_wins=from_data)
@@ -214,6 +215,7 @@ class Trainer:
         self._move(step, rate)
         counters.step += 1
         held_out = self.held_out.judge(self.average, self.budget.progress)
+        counters.add_energies(self.generator.take_energies())
         counters.seconds_other += time.perf_counter() - started - waited - exchanged
         self._record(step, batch, rate, held_out)
         self.cooling.update(self.budget.progress, self.history[-1]["elbo_gap"])

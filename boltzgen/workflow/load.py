@@ -43,7 +43,7 @@ def load_flow(directory: RunDirectory) -> tuple[Target, Generator, float]:
     require(directory.flow_h5, f"boltzgen train {directory.path}")
     check_parent(read_provenance(directory.flow_h5), directory.system_h5)
     with open_hdf5(directory.flow_h5) as file:
-        flow = Generator(Architecture(**get_tree(file["architecture"])))
+        flow = Generator(Architecture(**get_tree(file["architecture"]))).attach(target)
         flow.load_state_dict(to_tensors(get_tree(file["weights"])))
         hottest = get_tree(file["temperatures"])["highest"]
     return target, flow, hottest

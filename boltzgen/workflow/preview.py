@@ -64,7 +64,7 @@ def preview(
     if trains and done and train_stage(directory, target, config, device, context).is_done():
         done.append("train")
     budget = energy_budget(config.train, n_frames)
-    architecture = Architecture.of(target.coordinates)
+    architecture = Architecture.of(target.coordinates, relaxes=not method.through_slow)
     memory = training_memory(
         target, architecture, device, config.threads or available_cores(), method, budget or math.inf
     )

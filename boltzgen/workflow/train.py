@@ -13,7 +13,7 @@ import torch
 
 from boltzgen.config import Config, TrainConfig
 from boltzgen.errors import ConflictError, InputError
-from boltzgen.flow.generator import Architecture
+from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.interrupts import Interrupts
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import RunDirectory, read_provenance
@@ -87,7 +87,7 @@ def train_on(
         torch.set_num_threads(1)
         data = load_data(settings, target, context.reporter)
         sources = Sources(data.frames if data else None, reaction_coordinate(settings, target.molecule))
-        trainer = _trainer(target, config, device, sources)
+        trainer = _trainer(target, config, device, sources, flow)
         trainer.begin_from(flow, torch.as_tensor(basins.positions).permute(1, 2, 0).contiguous())
         if context.resume and directory.checkpoint_h5.exists():
             _resume(trainer, stage)
@@ -187,7 +187,10 @@ def _summary(trainer: Trainer, stage: Stage) -> Summary:
     }
 
 
-def _trainer(target: Target, config: Config, device: torch.device, sources: Sources) -> Trainer:
+def _trainer(
+    target: Target, config: Config, device: torch.device, sources: Sources, trained: Generator | None = None
+) -> Trainer:
+    """A trainer with the settings of a run, of the architecture of a ``trained`` flow if it is to go on with that."""
     settings = config.train
     train_settings = TrainSettings(
         max_energies=energy_budget(settings, len(sources.data.training) if sources.data else 0),
@@ -199,7 +202,9 @@ def _trainer(target: Target, config: Config, device: torch.device, sources: Sour
         method=method_of(settings),
     )
     threads = config.threads or available_cores()
-    return Trainer(target, Architecture.of(target.coordinates), train_settings, device, threads, sources)
+    fresh = Architecture.of(target.coordinates, relaxes=not train_settings.method.through_slow)
+    architecture = trained.architecture if trained else fresh
+    return Trainer(target, architecture, train_settings, device, threads, sources)
 
 
 def _resume(trainer: Trainer, stage: Stage) -> None:

@@ -1,0 +1,132 @@
+"""A generator whose stiff coordinates are centred by relaxation is still a density, and counts what it spends."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import h5py
+import pytest
+import torch
+
+from boltzgen.coordinates.harmonic import _unevenness
+from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.relaxation import Relaxation, relax
+from boltzgen.storage.tree import get_tree, put_tree
+from boltzgen.training.trainer import Trainer, TrainSettings
+
+LEVERS = (3, 7, 11)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def architecture(dipeptide_target):
+    plain = Architecture.of(dipeptide_target.coordinates, stiff_hidden=16, torsion_hidden=8)
+    return replace(plain, levers=LEVERS)
+
+
+@pytest.fixture
+def flow(dipeptide_target, architecture):
+    generator = Generator(architecture).double().requires_grad_(False).attach(dipeptide_target)
+    for parameter in generator.parameters():
+        parameter.normal_(std=0.1, generator=rng(5))
+    return generator
+
+
+def stiff_quadratics(n, d):
+    """Centres of n quadratic forms with curvatures from 0.3 to 20, and the objective of all."""
+    bases = torch.linalg.qr(torch.randn(n, d, d, generator=rng(1), dtype=torch.float64)).Q
+    hessians = bases * torch.logspace(math.log10(0.3), math.log10(20.0), d, dtype=torch.float64) @ bases.mT
+    centres = torch.randn(n, d, generator=rng(2), dtype=torch.float64)
+
+    def objective(x):
+        gradient = (hessians @ (x - centres)[..., None])[..., 0]
+        return 0.5 * (gradient * (x - centres)).sum(1), gradient
+
+    return centres, objective
+
+
+def test_relaxation_finds_the_minimum_of_uneven_wells():
+    centres, objective = stiff_quadratics(7, 12)
+    found = relax(objective, torch.zeros_like(centres), 60)
+    assert (found - centres).abs().max() < 1e-3  # steps so short that s·y is below 1e-6 tell no curvature
+
+
+def test_relaxation_never_ends_higher_than_it_began():
+    centres, objective = stiff_quadratics(50, 12)
+    steep = lambda x: (objective(x)[0].square(), 2.0 * objective(x)[0][:, None] * objective(x)[1])  # noqa: E731
+    for evaluations in (2, 3, 5):
+        x = relax(steep, torch.zeros_like(centres), evaluations)
+        assert (steep(x)[0] <= steep(torch.zeros_like(centres))[0]).all()
+
+
+def test_the_centre_of_a_draw_depends_on_its_own_torsions_alone(flow):
+    slow, _ = flow.sample_slow(9, rng())
+    together = flow._centre(slow)
+    alone = torch.cat([flow._centre(slow[row : row + 1]) for row in range(9)])
+    assert torch.allclose(together, alone, rtol=0.0, atol=1e-9)  # sums in another order
+
+
+def test_the_density_of_a_draw_is_found_again_from_the_draw(flow):
+    heat = torch.full((40,), 0.3, dtype=torch.float64)
+    drawn = flow.sample(40, rng(), heat)
+    assert torch.allclose(flow.log_prob(drawn.slow, drawn.stiff), drawn.log_prob, rtol=0.0, atol=1e-8)
+
+
+def test_the_density_is_the_jacobian_of_the_whole_map_with_its_relaxations(flow):
+    slow, _ = flow.sample_slow(1, rng(3))
+    lines = torch.randn(1, flow.architecture.n_stiff, generator=rng(4), dtype=torch.float64)
+    n, eps = lines.shape[1], 1e-5
+    steps = eps * torch.eye(n, dtype=torch.float64)
+    repeated = slow[torch.zeros(n, dtype=torch.int64)]
+    ahead, behind = (flow.push_stiff(lines + sign * steps, repeated)[0] for sign in (1.0, -1.0))
+    jacobian = (ahead - behind) / (2.0 * eps)
+    of_base = -0.5 * (lines.square().sum() + n * math.log(2.0 * math.pi))
+    _, log_prob = flow.push_stiff(lines, slow)
+    assert log_prob.item() == pytest.approx((of_base - torch.linalg.slogdet(jacobian)[1]).item(), abs=1e-5)
+
+
+def test_a_generator_with_levers_refuses_to_draw_without_its_target(architecture):
+    with pytest.raises(RuntimeError, match="attach"):
+        Generator(architecture).sample(2, rng())
+
+
+def test_energies_of_relaxation_are_counted_once(flow, architecture):
+    flow.take_energies()
+    flow.sample(10, rng())
+    assert flow.take_energies() == 10 * (architecture.energies_per_draw - 1) == 10 * 18
+    assert flow.take_energies() == 0
+
+
+def test_copies_of_a_generator_share_what_relaxes_them(flow):
+    assert isinstance(flow.relaxation, Relaxation)
+    assert copy.deepcopy(flow).relaxation is flow.relaxation
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_training_counts_every_energy_of_relaxation_and_stays_in_its_budget(dipeptide_target, architecture, threads):
+    settings = TrainSettings(max_energies=60_000, exchange_share=0.0)
+    trainer = Trainer(dipeptide_target, architecture, settings, threads=threads)
+    trainer.run(lambda progress: None, lambda: True, lambda: None)
+    draws = sum(int(row["batch"]) for row in trainer.history)
+    assert trainer.counters.energies == draws * architecture.energies_per_draw
+    assert 60_000 - architecture.energies_per_draw < trainer.counters.energies <= 60_000
+
+
+def test_levers_survive_being_stored(tmp_path, architecture):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        put_tree(file.create_group("architecture"), architecture.to_dict())
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert Architecture(**get_tree(file["architecture"])) == architecture
+
+
+def test_a_coordinate_is_uneven_where_a_minimum_is_narrower_than_the_whitening():
+    cholesky = torch.linalg.cholesky(torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.1], [0.0, 0.1, 3.0]]).double())
+    narrow = torch.diag(torch.tensor([1.0, 0.25, 1.0]).double())
+    assert _unevenness(cholesky @ narrow @ cholesky.T, cholesky).tolist() == pytest.approx(
+        [0.0, math.log(0.25) ** 2, 0.0], abs=1e-9
+    )
