@@ -266,7 +266,7 @@ PROBE = Flag(
     "training. Without it, or a reference, no verdict is OK.",
     REFERENCES,
     key="analyze.probe",
-    default="probe",
+    default="True",
     kind=bool,
 )
 REQUIRE_ESS = Flag(
