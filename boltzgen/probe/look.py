@@ -222,7 +222,8 @@ class Look:
         def of_whole(share: Estimate) -> Estimate:
             return Estimate(share.value / whole, None if share.stderr is None else share.stderr / whole)
 
-        return [replace(state, share=of_whole(state.share)) for state in found]
+        shared = [replace(state, share=of_whole(state.share)) for state in found]
+        return [replace(state, kind="rare") if _is_rare(state) else state for state in shared]
 
     def bridged(self, found: list[ProbedState]) -> Estimate:
         """log Z: by bridge sampling in all states but those found, and with the weights of these.
@@ -256,3 +257,9 @@ class Look:
         log_z = float(logsumexp(logs))
         shares = np.exp(logs - log_z)
         return Estimate(log_z, float(np.sqrt(np.sum(shares**2 * np.array([of_rest.stderr**2, *variances])))))
+
+
+def _is_rare(state: ProbedState) -> bool:
+    """Whether a state that seemed lost holds less than 1 % of an ensemble with all that is lost in it."""
+    share = state.share
+    return state.kind == "lost" and share.value + (share.stderr or 0.0) < LEAST_SHARE
