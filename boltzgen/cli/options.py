@@ -298,7 +298,7 @@ PROBE = Flag(
     "training. Without it, or a reference, no verdict is OK.",
     REFERENCES,
     key="analyze.probe",
-    default="probe",
+    default="True",
     kind=bool,
 )
 REQUIRE_ESS = Flag(

@@ -74,7 +74,7 @@ def _findings(probe: Mapping[str, Any]) -> dict[str, str]:
     text += f", {counts['rare']} thin but rare" if counts["rare"] else ""
     text += f", {counts['unsettled']} thin and not weighed" if counts["unsettled"] else ""
     largest = probe["largest_excess"]
-    text += "" if largest is None else f"; largest weights {largest:+.1f} nats"
+    text += "" if largest is None else f"; largest weights {largest:+.3g} nats"
     return {"probe": f"{text} ({cost})", "bridge": _bridge(probe)}
 
 

@@ -41,7 +41,7 @@ DYNAMICS_SHARE = 0.6
 
 FEWEST_WEIGHED, MOST_WEIGHED = 4, 24
 
-UNEXPLAINED = 0.3
+UNEXPLAINED = 0.1
 """Nats by which bridge sampling may stand above the flow's log Z where no state is lost; and 4 standard errors."""
 
 SIGMAS = 4.0

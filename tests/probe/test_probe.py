@@ -80,8 +80,17 @@ def test_a_missing_combination_is_lost_where_each_coordinate_alone_looks_right(s
 
 
 def test_a_state_drawn_ten_times_too_rarely_is_not_lost():
-    """The threshold is e³ = 20; its weights are then good enough to tell."""
+    """The threshold is e³ = 20; its weights are good enough to tell."""
     assert probed(Flow(lambda x: np.where(both_right(x), 0.1, 1.0))).lost == ()
+
+
+def test_a_part_of_a_state_that_is_missed_is_lost_though_the_state_is_drawn():
+    """Its y > 0: no well parts it from the rest, and a tenth of all draws is in the state."""
+    flow = Flow(lambda x: np.where(both_right(x) & (x[:, 0, 1] > 0.0), 1e-9, 1.0))
+    (lost,) = probed(flow).lost
+    assert both_right(challengers().positions[lost.structures]).all()
+    assert lost.drawn > 0.1
+    assert lost.weighted < 0.75 * lost.share.value
 
 
 def test_a_rare_state_that_challengers_dwell_in_is_no_loss():
