@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.coordinates.quality import autograd_log_det, base_samples
+from boltzgen.errors import Interrupted
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator, Samples
@@ -61,7 +63,7 @@ class Row:
     """One comparison: of what is sampled, ``z`` standard errors off, or None where no error bar is determined.
 
     Where rounding alone makes a difference, ``value`` is that difference, and to be below ``limit``; an effective share
-    is to be above ``least``.
+    is to be above ``least``. ``error`` says why a case has ended without any: what was raised, and where.
     """
 
     case: str
@@ -73,6 +75,7 @@ class Row:
     is_met: bool
     limit: float | None = None
     least: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,22 @@ class CaseResult:
     ess_fraction: float
     khat: float
     seconds: float
+
+
+def attempt_case(
+    name: str, make: Callable[[], Case], n: int, seed: int, threads: int, report: Callable[[Progress], None]
+) -> CaseResult:
+    """Make a case and run it; an error in either is a failed check of it, and no end of the others."""
+    started = time.monotonic()
+    try:
+        return run_case(make(), n, seed, threads, report)
+    except Interrupted:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        row = Row(name, "ends without an error", math.nan, math.nan, None, None, False, error=why)
+        return CaseResult((row,), 0.0, math.inf, time.monotonic() - started)
 
 
 def run_case(case: Case, n: int, seed: int, threads: int, report: Callable[[Progress], None]) -> CaseResult:
