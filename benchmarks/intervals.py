@@ -78,3 +78,12 @@ def coverage_table(found: list[Trial]) -> list[str]:
             f"{len(rows) - len(z)} not determined"
         )
     return lines
+
+
+def intervals(n_targets: int, repeats: int, seed: int) -> None:
+    """Print coverage of the first set of samples of each target, and of all sets."""
+    found = [trial for some in trials(n_targets, repeats, seed) for trial in some]
+    print(f"{n_targets} targets, one set of samples each")
+    print("\n".join(coverage_table([trial for trial in found if trial.repeat == 0])))
+    print(f"{n_targets} targets, {repeats} sets of samples each")
+    print("\n".join(coverage_table(found)))
