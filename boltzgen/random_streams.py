@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     """Samples of a trained flow; of the seed, which may be several numbers."""
     PILOT = 6
     """What is tuned before samples are drawn; of the same."""
+    PROBE = 7
+    """Challengers of a finished flow; of the seed, and of 0 for their dynamics, or of a state's number from 1."""
 
 
 def random_stream(purpose: Purpose, seed: int | Sequence[int], device: torch.device | str = "cpu") -> torch.Generator:
