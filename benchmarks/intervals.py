@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from random_targets import random_case
@@ -11,32 +12,34 @@ from scipy.special import ndtri
 
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.selftest.check import Row, estimates, learn
-from boltzgen.statistics.agreement import FEWEST_VISITS
-from boltzgen.statistics.weights import kish_ess
+from boltzgen.statistics.weights import pareto_smooth
 
 HALF_WIDTH = float(ndtri(0.975))
 """Of an interval, in standard errors."""
+
+KINDS = ("ln Z", "averages", "populations")
+
+SHAPES = (-np.inf, 0.3, 0.5, 0.7)
+"""Bounds of k̂ between which intervals of ln Z are told apart."""
 
 FEWEST_SAMPLES, MOST_SAMPLES = 1_000, 20_000
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One estimate of one quantity of one target, and how often its state was seen (ESS times its share)."""
+    """One estimate of one quantity of one target, from weights of a Pareto shape."""
 
     target: int
     repeat: int
     row: Row
-    visits: float | None
+    khat: float
 
     @property
     def kind(self) -> str:
         """What is estimated."""
         if self.row.name.startswith("ln Z"):
             return "ln Z"
-        if self.visits is None:
-            return "averages"
-        return "populations" if self.visits >= FEWEST_VISITS else "populations, fewer than ten visits"
+        return "populations" if self.row.name.startswith("P(") else "averages"
 
 
 def trials(n_targets: int, repeats: int, seed: int) -> Iterator[list[Trial]]:
@@ -51,33 +54,38 @@ def trials(n_targets: int, repeats: int, seed: int) -> Iterator[list[Trial]]:
         found = []
         for repeat in range(repeats):
             samples = generator.sample(n, seed=[seed, number, repeat])
-            ess = kish_ess(samples.log_weight)
-            for row in estimates(case, samples):
-                p = row.value if row.name.startswith("P(") else None
-                found.append(Trial(number, repeat, row, None if p is None else ess * min(p, 1.0 - p)))
+            khat = pareto_smooth(samples.log_weight)[0]
+            found += [Trial(number, repeat, row, khat) for row in estimates(case, samples)]
         yield found
 
 
 def coverage_table(found: list[Trial]) -> list[str]:
     """Of each kind: how many intervals there are, how many hold the truth, and on which side the others miss."""
-    lines = []
-    kinds = ("ln Z", "averages", "populations", "populations, fewer than ten visits")
-    for kind in kinds:
-        rows = [trial for trial in found if trial.kind == kind]
-        z = np.array([trial.row.z for trial in rows if trial.row.z is not None])
-        low, high = int(np.sum(z < -HALF_WIDTH)), int(np.sum(z > HALF_WIDTH))
-        of_targets = [
-            np.mean([abs(t.row.z) <= HALF_WIDTH for t in rows if t.target == k and t.row.z is not None])
-            for k in sorted({t.target for t in rows if t.row.z is not None})
-        ]
-        share = 1.0 - (low + high) / max(len(z), 1)
-        spread = np.std(of_targets, ddof=1) / np.sqrt(len(of_targets)) if len(of_targets) > 1 else float("nan")
-        lines.append(
-            f"{kind:36} {len(z):6} intervals of {len(of_targets):3} targets hold the truth in {100 * share:5.1f} ± "
-            f"{100 * spread:.1f} %; {low} estimates too low, {high} too high; rms z {np.sqrt(np.mean(z**2)):.2f}; "
-            f"{len(rows) - len(z)} not determined"
-        )
+    lines = [_line(kind, [trial for trial in found if trial.kind == kind]) for kind in KINDS]
+    for low, high in pairwise(SHAPES):
+        rows = [trial for trial in found if trial.kind == "ln Z" and low <= trial.khat < high]
+        lines.append(_line(f"ln Z, k̂ from {low:g} to {high:g}", rows))
     return lines
+
+
+def _line(kind: str, rows: list[Trial]) -> str:
+    scores: dict[int, list[float]] = {}
+    for trial in rows:
+        if trial.row.z is not None:
+            scores.setdefault(trial.target, []).append(trial.row.z)
+    z = np.array([score for some in scores.values() for score in some])
+    if len(scores) < 2:
+        return f"{kind:24} {len(z)} intervals, {len(rows) - len(z)} not determined"
+    # Intervals of one target are not independent: the error is that of the mean over targets.
+    of_targets = np.array([np.sum(np.abs(some) <= HALF_WIDTH) for some in scores.values()])
+    counts = np.array([len(some) for some in scores.values()])
+    share = of_targets.sum() / counts.sum()
+    error = np.std(of_targets - share * counts, ddof=1) / counts.mean() / np.sqrt(len(counts))
+    return (
+        f"{kind:24} {len(z):5} intervals of {len(scores):3} targets hold the truth in {100 * share:5.1f} ± "
+        f"{100 * error:.1f} %; {np.sum(z < -HALF_WIDTH)} estimates too low, {np.sum(z > HALF_WIDTH)} too high; rms z "
+        f"{np.sqrt(np.mean(z**2)):.2f}; {len(rows) - len(z)} not determined"
+    )
 
 
 def intervals(n_targets: int, repeats: int, seed: int) -> None:

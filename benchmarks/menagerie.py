@@ -19,6 +19,8 @@ from boltzgen.models.wells import Wells
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.selftest.check import learn
 from boltzgen.selftest.modelled import many_well
+from boltzgen.storage.atomic import open_hdf5
+from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
 
 LEAST_SHARE = 0.01
@@ -52,12 +54,13 @@ class Basin:
 
 @dataclass(frozen=True)
 class System:
-    """A trained generator with its basins; ``energies`` of its training, and the seconds that it took."""
+    """A trained generator with its basins, the ``energies`` of its training, and relaxed conformers of a molecule."""
 
     name: str
     generator: BoltzmannGenerator
     basins: tuple[Basin, ...]
     energies: int
+    conformers: NDArray | None = None
 
 
 Labels = Callable[[NDArray], NDArray[np.intp]]
@@ -151,7 +154,7 @@ def peptide(name: str, run: Path, energies: int) -> System:
         for title, members in states.items():
             share = float(w @ members(drawn.positions) / w.sum())
             extra.append(Basin(title, share, members, partial(turn, by=1.0), partial(turn, by=-1.0)))
-    return System(name, generator, (*basins, *extra), energies)
+    return System(name, generator, (*basins, *extra), energies, conformers_of(run))
 
 
 def ring(name: str, run: Path, energies: int) -> System:
@@ -176,7 +179,7 @@ def ring(name: str, run: Path, energies: int) -> System:
         return ", ".join([f"shape {k // 3 ** len(torsions) + 1}", *rest])
 
     move = _turn(target, torsions[:1]) if torsions else None
-    return System(name, generator, basins_of(generator, labels, named, move), energies)
+    return System(name, generator, basins_of(generator, labels, named, move), energies, conformers_of(run))
 
 
 def _turn(target: Target, torsions: Sequence[Sequence[int]]) -> Callable[[NDArray, float], NDArray]:
@@ -189,3 +192,9 @@ def _turn(target: Target, torsions: Sequence[Sequence[int]]) -> Callable[[NDArra
         return x
 
     return move
+
+
+def conformers_of(run: Path) -> NDArray:
+    """Relaxed conformers ``(k, atoms, 3)`` nm that ``prepare`` has found."""
+    with open_hdf5(run / "system.h5") as file:
+        return get_tree(file["conformers"])["positions"]

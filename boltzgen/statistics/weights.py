@@ -111,8 +111,9 @@ def log_z(log_w: ArrayLike) -> tuple[float, float]:
     The error is that of the delta method, √(Var(w) / (n E[w]²)) = √(1/ESS - 1/n). It tells how far the
     estimate would scatter among repeated draws from the same proposal. It is too small when the tail of the
     weights is not sampled yet: nominal 95 % intervals held the truth in 85 % of trials at ESS 97, and in 47 %
-    at ESS 11. It knows nothing of a state which the proposal misses: log Z is then too low by -ln of the
-    share of Z that the proposal covers.
+    at ESS 11; of random targets at ESS 200 and more in 94 % at k̂ below 0.3, 91 % from 0.3 to 0.5, 78 % from 0.5
+    to 0.7. It knows nothing of a state which the proposal misses: log Z is then too low by -ln of the share of Z
+    that the proposal covers.
     """
     values = checked_log_weights(log_w)
     variance = 1.0 / kish_ess(values) - 1.0 / values.size
