@@ -149,6 +149,10 @@ class TrainConfig(_Section):
         default="annealed",
         description="annealed: from energies, cooling; energy: plain reverse KL, loses modes; data: from frames alone",
     )
+    seed_basins: bool = Field(
+        default=False,
+        description="go on with a finished training, from structures of the states that analyze found lost",
+    )
     data: tuple[str, ...] = Field(
         default=(), description="trajectories (.h5, .dcd, .xtc, .pdb) of the ensemble, to learn from"
     )
@@ -197,6 +201,7 @@ class AnalyzeConfig(_Section):
 
     bins: int = Field(default=72, ge=4, le=1000, description="per turn of a torsion")
     bootstrap: int = Field(default=200, ge=2, le=100_000, description="resamplings for error bars")
+    probe: bool = Field(default=True, description="look for lost states, at up to a tenth of the time of the training")
     reference: str | None = Field(default=None, min_length=1, description="md.h5 of boltzgen md, to check against")
     require_ess: float | None = Field(
         default=None,

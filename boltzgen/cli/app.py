@@ -90,6 +90,7 @@ def prepare(source: options.Source = None, output: options.Output = None, smiles
     options.DEVICE,
     options.METHOD,
     options.DATA,
+    options.SEED_BASINS,
 )
 def train(
     source: options.SourceOrRun = None,
@@ -124,7 +125,7 @@ def reweight(run: options.Run = None) -> Plan:
     return Plan(directory, ("reweight",), lambda workflow, *rest: workflow.reweight(directory, *rest))
 
 
-@command(app, options.REFERENCE, options.REQUIRE_ESS, options.STRICT)
+@command(app, options.PROBE, options.REFERENCE, options.REQUIRE_ESS, options.STRICT)
 def analyze(run: options.Run = None) -> Plan:
     """Make free-energy surfaces, populations with errors, plots and the verdict, beside a reference if there is one."""
     directory = existing_run(run)

@@ -180,6 +180,14 @@ DATA = Flag(
     metavar="FILE",
     kind=list[str],
 )
+SEED_BASINS = Flag(
+    "seed_basins",
+    ("--seed-basins",),
+    "Go on with a finished training, led to the states that analyze found lost; as long again, or by the budget given.",
+    TRAINING,
+    key="train.seed_basins",
+    kind=bool,
+)
 MD_TIME_BUDGET = Flag(
     "time_budget",
     ("--time-budget",),
@@ -250,6 +258,16 @@ REFERENCE = Flag(
     REFERENCES,
     key="analyze.reference",
     metavar="FILE",
+)
+PROBE = Flag(
+    "probe",
+    ("--probe/--no-probe",),
+    "Look for states that the flow has lost, with structures from outside it: up to a tenth of the time of the "
+    "training. Without it, or a reference, no verdict is OK.",
+    REFERENCES,
+    key="analyze.probe",
+    default="probe",
+    kind=bool,
 )
 REQUIRE_ESS = Flag(
     "require_ess",

@@ -68,7 +68,7 @@ def find_partition(target: AnyTarget, samples: NDArray, log_w: NDArray[np.float6
 
 
 def common_states(drawn: NDArray, log_w: NDArray[np.float64], seen: NDArray) -> TorsionStates:
-    """Wells of a torsion in samples ``(n,)`` with ln w and in challengers ``(m,)`` together, half of the weight each."""
+    """Wells of a torsion in samples ``(n,)`` with ln w and challengers ``(m,)`` together, half of the weight each."""
     parts = [log_w - logsumexp(log_w), np.full(len(seen), -np.log(len(seen)))]
     return find_states(np.concatenate([drawn, seen]), np.concatenate(parts))
 

@@ -121,11 +121,27 @@ class Challengers:
         self._temperatures = geometric_temperatures(target.temperature, HOTTEST * target.temperature, RUNGS)
         self._walkers: Tensor | None = None
         self._structures: Structures | None = None
+        self._seeds: Structures | None = None
 
     @property
     def n_structures(self) -> int:
-        """Structures that are remembered."""
-        return 0 if self._structures is None else len(self._structures)
+        """Structures that are remembered, and those given."""
+        return sum(len(part) for part in (self._structures, self._seeds) if part is not None)
+
+    def add_seeds(self, x: Tensor) -> None:
+        """Propose structures ``(atoms, 3, n)`` that are given, too: of basins that a flow is to learn.
+
+        They lead half of the proposals where exchange has structures as well; what they weigh decides what is learnt.
+
+        Raises
+        ------
+        InputError
+            If none is in the support of the coordinates.
+        """
+        found = self._located(x)
+        if not len(found):
+            raise InputError("none of the structures of lost states lies in the support of the coordinates.")
+        self._seeds = found
 
     def go_on(self, energies: float, *, keep: bool) -> None:
         """Spend about so many energies, and ``keep`` the structures, or go on towards equilibrium."""
@@ -158,10 +174,14 @@ class Challengers:
 
     def propose(self, n: int, rng: torch.Generator) -> Lead:
         """Draw labels and the torsions that are no rotors from a kernel density of the structures."""
-        assert self._structures is not None
-        slow, m = self._structures.slow, self._n_leading
-        some = torch.randint(len(slow.label), (KERNELS,), generator=rng, device=self._device)
-        label, centres = slow.label[some], slow.torsions[some, :m]
+        m = self._n_leading
+        sources = [part.slow for part in (self._structures, self._seeds) if part is not None]
+        share = KERNELS // len(sources)
+        chosen_of = [
+            slow[torch.randint(len(slow.label), (share,), generator=rng, device=self._device)] for slow in sources
+        ]
+        centre = Slow.cat(chosen_of)
+        label, centres = centre.label, centre.torsions[:, :m]
         chosen = torch.randint(KERNELS, (n,), generator=rng, device=self._device)
         noise = torch.empty((n, m), dtype=centres.dtype, device=self._device).normal_(generator=rng)
         torsions = wrap(centres[chosen] + KERNEL_WIDTH * noise)
@@ -196,11 +216,14 @@ class Challengers:
         return relaxed.positions
 
     def _remember(self, x: Tensor) -> None:
+        new = self._located(x)
+        self._structures = Structures.latest([new] if self._structures is None else [self._structures, new], KEPT)
+
+    def _located(self, x: Tensor) -> Structures:
         located = locate(self.target.coordinates, x)
         u = self.target.reduced_potential(x[..., located.inside])
         self.energies += len(u)
-        new = Structures(Slow(located.label, located.torsions), located.stiff, located.log_det, u)
-        self._structures = Structures.latest([new] if self._structures is None else [self._structures, new], KEPT)
+        return Structures(Slow(located.label, located.torsions), located.stiff, located.log_det, u)
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""

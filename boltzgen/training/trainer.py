@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from boltzgen.errors import BoltzgenError
+from boltzgen.errors import BoltzgenError, InputError
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.random_streams import Purpose, random_stream
@@ -110,6 +110,24 @@ class Trainer:
         self.held_out = HeldOut(held_out, best_wins=from_data)
         self.history: list[dict[str, float]] = []
         self._skipped_in_a_row = 0
+
+    def begin_from(self, flow: Generator, basins: torch.Tensor) -> None:
+        """Go on from a trained flow, at the target's temperature, with structures ``(atoms, 3, n)`` to lead draws.
+
+        Raises
+        ------
+        InputError
+            If the method proposes nothing, or no structure is in the support of the coordinates.
+        """
+        if not self.method.challengers or not can_propose(self.target):
+            raise InputError("basins can seed no training of this method, or without a torsion that turns.")
+        self.generator.load_state_dict(flow.state_dict())
+        self.average.load_state_dict(flow.state_dict())
+        self.cooling.level = self.cooling.levels
+        if self.challengers is None:
+            self.challengers = Challengers(self.target, self.settings.seed)
+        device = next(self.generator.parameters()).device
+        self.challengers.add_seeds(basins.to(device, torch.float32))
 
     @property
     def finished(self) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boltzgen.workflow.probe_text import Table, probe_lines
 from boltzgen.workflow.summary import with_error
-
-Table = tuple[Sequence[str], list[tuple[str, ...]]]
-"""Header, which may be empty, and rows."""
 
 
 def analyze_text(summary: Mapping[str, Any]) -> str:
@@ -27,6 +25,8 @@ def analyze_text(summary: Mapping[str, Any]) -> str:
         lines.append("populations")
         for name, value in summary["populations"].items():
             lines.append(f"  {name:<20}{with_error(value['value'], value['stderr'], 5)}")
+    if "probe" in summary:
+        lines += probe_lines(summary["probe"])
     lines.append(f"verdict       {summary['verdict']}")
     lines += [f"  {reason}" for reason in summary["reasons"]]
     folders = sorted({str(Path(name).parent) for name in summary["files"] if name.endswith(".png")})

@@ -20,6 +20,7 @@ from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
 from boltzgen.errors import GateError
 from boltzgen.molecule import Molecule
+from boltzgen.statistics.free_energy import Estimate
 from boltzgen.statistics.verdict import Verdict, judge
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance
@@ -27,8 +28,11 @@ from boltzgen.storage.trajectory import Frames, read_trajectory, write_pdb
 from boltzgen.storage.tree import get_tree, put_array, put_tree
 from boltzgen.target import Target
 from boltzgen.workflow.analysis_text import analyze_text, reference_tables
+from boltzgen.workflow.evidence import Evidence, asks_for_other_evidence
 from boltzgen.workflow.load import check_samples, load_target, require
-from boltzgen.workflow.reference import Checked, check_against, open_reference
+from boltzgen.workflow.probe_text import probe_tables
+from boltzgen.workflow.probing import Probed, probe_run
+from boltzgen.workflow.reference import check_against, open_reference
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import weight_keys, with_error
 
@@ -57,7 +61,7 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
         analyze_text,
     )
     with writing(directory):
-        if stage.is_done():
+        if stage.is_done(force=context.force or asks_for_other_evidence(stage)):
             result = stage.skipped()
         else:
             started = time.monotonic()
@@ -80,8 +84,20 @@ def analyze(run: Path, config: Config, context: Context) -> StageResult:
                 checked = check_against(
                     reference, directory, analysis, frames, shape, temperature, settings, config.seed
                 )
-            result = _store(stage, analysis, frames, target.molecule, shape, checked, started)
+            evidence = Evidence(checked, _probed(directory, analysis, frames, stage, settings))
+            result = _store(stage, analysis, frames, target.molecule, shape, evidence, started)
     return replace(result, exit_code=_gate(result.summary, settings))
+
+
+def _probed(
+    directory: RunDirectory, analysis: EnsembleAnalysis, frames: Frames, stage: Stage, settings: AnalyzeConfig
+) -> Probed | None:
+    """The coverage probe, unless it is not wanted, or nothing was drawn that it could look at."""
+    weights = analysis.weights
+    if not settings.probe or not weights.ess > 1.0:
+        return None
+    log_z = Estimate(weights.log_z, weights.log_z_stderr)
+    return probe_run(directory, frames, stage.temperature, log_z, stage.seed)
 
 
 def _shapes(target: Target, frames: Frames) -> np.ndarray | None:
@@ -107,26 +123,23 @@ def _store(
     frames: Frames,
     molecule: Molecule,
     shape: np.ndarray | None,
-    checked: Checked | None,
+    evidence: Evidence,
     started: float,
 ) -> StageResult:
     directory = stage.directory
-    verdict = judge(analysis.weights, checked.check if checked else None)
+    verdict = judge(analysis.weights, evidence.reference_check, probe=evidence.probe_check)
     summary: Summary = {
         **weight_keys(asdict(analysis.weights)),
         "temperature": stage.temperature,
         "verdict": verdict.word,
         "reasons": list(verdict.reasons),
         "populations": {name: asdict(value) for name, value in analysis.populations.items()},
+        **evidence.summary,
     }
-    if checked is not None:
-        summary["reference"] = checked.summary
-    images, written = _write_analysis_files(
-        directory, analysis, frames, molecule, shape, checked.comparison if checked else None
-    )
-    directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier reference
-    if checked is not None and len(checked.lost):
-        write_pdb(directory.lost_states_pdb, molecule, checked.lost)
+    images, written = _write_analysis_files(directory, analysis, frames, molecule, shape, evidence.comparison)
+    directory.lost_states_pdb.unlink(missing_ok=True)  # of an earlier analysis
+    if len(evidence.structures):
+        write_pdb(directory.lost_states_pdb, molecule, evidence.structures)
         written.append(directory.lost_states_pdb)
     _write_report(directory, analysis, verdict, summary)
     summary["seconds"] = time.monotonic() - started
@@ -135,8 +148,13 @@ def _store(
         put_tree(file.create_group("analysis"), analysis.to_tree())
         for name, pixels in images.items():
             put_image(file.require_group("images"), name, pixels)
-        if checked is not None:
-            put_tree(file.create_group("reference"), _without_none({**checked.comparison.to_tree(), **checked.summary}))
+        if len(evidence.structures):
+            put_array(file.create_group("lost_states"), "positions", evidence.basins.astype(np.float32))
+        if evidence.reference is not None:
+            tree = {**evidence.reference.comparison.to_tree(), **evidence.reference.summary}
+            put_tree(file.create_group("reference"), _without_none(tree))
+        if evidence.probe is not None:
+            put_tree(file.create_group("probe"), _without_none(evidence.probe.summary))
 
     return stage.write(fill, summary, files=[directory.report_html, *written])
 
@@ -205,6 +223,7 @@ def _write_report(directory: RunDirectory, analysis: EnsembleAnalysis, verdict: 
     record = read_provenance(directory.ensemble_h5)
     provenance = {"samples weighted": record.created_utc, "package": record.package_version} | record.libraries
     tables = reference_tables(summary["reference"]) if "reference" in summary else {}
+    tables |= probe_tables(summary["probe"]) if "probe" in summary else {}
     title = directory.path.resolve().name
     page = html_report(title, rows, verdict, analysis.populations, plots, provenance, tables)
     atomic_write(directory.report_html, page.encode())

@@ -94,6 +94,9 @@ def train_text(summary: Mapping[str, Any]) -> str:
             f"data          {data['frames_inside']:,} of {data['frames']:,} frames, {data['ess']:,.0f} effective; "
             f"held out: -E ln q(x) = {summary['held_out_nll']:.3f} nats"
         )
+    if "seeded_with" in summary:
+        lines.append(f"seeded with   {', '.join(summary['seeded_with'])}")
+        lines.append("next          sample, reweight and analyze with --force: theirs are of the flow before")
     return "\n".join([*lines, _written(summary)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -23,9 +24,10 @@ from boltzgen.training.history import history_columns
 from boltzgen.training.trainer import Diverged, Trainer, TrainSettings
 from boltzgen.training.weights import to_arrays
 from boltzgen.workflow.learning import load_data, method_of, reaction_coordinate
-from boltzgen.workflow.load import available_cores, load_target, resolve_device
+from boltzgen.workflow.basins import read_basins
+from boltzgen.workflow.load import available_cores, load_flow, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare
-from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, writing
+from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
 from boltzgen.workflow.summary import train_text
 
 PRESETS = {"quick": 600_000, "standard": 15_000_000, "thorough": 60_000_000}
@@ -47,6 +49,8 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
     target = load_target(directory)
     settings = config.train
     device = resolve_device(settings.device)
+    if settings.seed_basins:
+        return train_on(directory, target, config, device, context)
     stage = train_stage(directory, target, config, device, context)
     with writing(directory):
         if stage.is_done():
@@ -61,6 +65,34 @@ def train(source: str | None, smiles: str | None, run: Path | None, config: Conf
         return _run(trainer, stage, {"data": data.summary} if data else {})
 
 
+def train_on(
+    directory: RunDirectory, target: Target, config: Config, device: torch.device, context: Context
+) -> StageResult:
+    """Go on with a finished training, led to the basins that it has lost; the flow is replaced by a better one."""
+    basins = read_basins(directory)
+    _, flow, hottest = load_flow(directory)
+    settings = config.train
+    if not settings.max_energies and settings.time_budget is None:
+        again = stored_summary(directory.flow_h5)["n_energy_evaluations"] or energy_budget(settings)
+        settings = settings.model_copy(update={"max_energies": again})
+    settings = settings.model_copy(update={"start_temperature": max(hottest, target.temperature)})
+    config = config.model_copy(update={"train": settings})
+    stage = train_stage(directory, target, config, device, context)
+    parents = {name: sha256_of(path) for name, path in basins.parents.items()}
+    stage = replace(stage, parents=stage.parents | parents)
+    with writing(directory):
+        torch.set_num_threads(1)
+        data = load_data(settings, target, context.reporter)
+        sources = Sources(data.frames if data else None, reaction_coordinate(settings, target.molecule))
+        trainer = _trainer(target, config, device, sources)
+        trainer.begin_from(flow, torch.as_tensor(basins.positions).permute(1, 2, 0).contiguous())
+        if context.resume and directory.checkpoint_h5.exists():
+            _resume(trainer, stage)
+        context.reporter.info(f"goes on from {directory.flow_h5}, led to {', '.join(basins.states)}")
+        learnt_from = {"data": data.summary} if data else {}
+        return _run(trainer, stage, {**learnt_from, "seeded_with": list(basins.states)})
+
+
 def train_stage(
     directory: RunDirectory, target: Target, config: Config, device: torch.device, context: Context
 ) -> Stage:
@@ -70,7 +102,7 @@ def train_stage(
         directory,
         directory.flow_h5,
         # Without the device: a run may go on elsewhere, if not with the same random numbers. Data are known by content.
-        {"train": config.train.model_dump(mode="json", exclude={"device", "data"}), "seed": config.seed},
+        {"train": config.train.model_dump(mode="json", exclude=_exclude(config.train)), "seed": config.seed},
         {"system.h5": sha256_of(directory.system_h5)}
         | {f"data {k}": sha256_of(Path(name)) for k, name in enumerate(config.train.data, start=1)},
         target.temperature,
@@ -80,6 +112,11 @@ def train_stage(
         device=str(device),
         dtype="float32",
     )
+
+
+def _exclude(settings: TrainConfig) -> set[str]:
+    """Settings that are no part of what is trained: where, data by their names, and what is not asked for."""
+    return {"device", "data"} | (set() if settings.seed_basins else {"seed_basins"})
 
 
 def energy_budget(settings: TrainConfig, n_frames: int = 0) -> int | None:
