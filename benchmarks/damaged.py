@@ -102,16 +102,21 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Shifted:
-    """Draws of the state are moved: q'(y) = q(y) [y ∉ S] + q(T⁻¹y) [T⁻¹y ∈ S]."""
+    """Draws of the state are moved, all but a share ε: q'(y) = q(y) (ε if y ∈ S else 1) + (1 − ε) q(T⁻¹y) [T⁻¹y ∈ S].
+
+    With ε = 0 the density would be zero where the state has been, which that of no trained flow is.
+    """
 
     members: Members
     forth: Map
     back: Map
+    left: float = 1e-6
 
     def draw(self, generator: BoltzmannGenerator, n: int, seed: list[int], batch_size: int) -> Samples:
         """By moving."""
         drawn = generator.sample(n, seed=[*seed, 104], batch_size=batch_size)
-        inside = self.members(drawn.positions)
+        rng = np.random.default_rng([*seed, 105])
+        inside = self.members(drawn.positions) & (rng.random(n) >= self.left)
         x = np.asarray(drawn.positions, dtype=np.float64).copy()
         x[inside] = self.forth(x[inside])
         u = drawn.reduced_potential.copy()
@@ -122,8 +127,9 @@ class Shifted:
     def log_prob(self, generator: BoltzmannGenerator, positions: NDArray) -> NDArray[np.float64]:
         """ln of the sum of both."""
         before = self.back(positions)
-        stayed = np.where(self.members(positions), -np.inf, generator.log_prob(positions))
-        came = np.where(self.members(before), generator.log_prob(before), -np.inf)
+        with np.errstate(divide="ignore"):
+            stayed = generator.log_prob(positions) + np.where(self.members(positions), np.log(self.left), 0.0)
+        came = np.where(self.members(before), generator.log_prob(before) + np.log1p(-self.left), -np.inf)
         return np.logaddexp(stayed, came)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +21,11 @@ from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.selftest.check import learn
 from boltzgen.selftest.modelled import many_well
 from boltzgen.storage.atomic import open_hdf5
+from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.tree import get_tree
 from boltzgen.target import Target
+from boltzgen.workflow.probing import ProbeBudget
+from boltzgen.workflow.stage import stored_summary
 
 LEAST_SHARE = 0.01
 """Of the ensemble, from which on a basin counts."""
@@ -54,13 +58,17 @@ class Basin:
 
 @dataclass(frozen=True)
 class System:
-    """A trained generator with its basins, the ``energies`` of its training, and relaxed conformers of a molecule."""
+    """A trained generator with its basins; of a molecule, conformers and what its probe may cost.
+
+    ``seconds`` of its training.
+    """
 
     name: str
     generator: BoltzmannGenerator
     basins: tuple[Basin, ...]
-    energies: int
+    seconds: float
     conformers: NDArray | None = None
+    budget: ProbeBudget | None = None
 
 
 Labels = Callable[[NDArray], NDArray[np.intp]]
@@ -95,7 +103,9 @@ def _in_state(labels: Labels, state: int, positions: NDArray) -> NDArray[np.bool
 def many_wells(blocks: int, energies: int, seed: int) -> System:
     """2ⁿ wells; a shift moves the first coordinate inwards or out."""
     case = many_well(blocks, energies)
+    started = time.process_time()
     generator = learn(case, seed, 1, lambda progress: None)
+    seconds = time.process_time() - started
     powers = 1 << np.arange(blocks)
     right = Wells(1, 1.0, -6.0, -0.5).population(BARRIER)
 
@@ -123,10 +133,10 @@ def many_wells(blocks: int, energies: int, seed: int) -> System:
         for share, k in shares
         if share >= LEAST_SHARE
     )
-    return System(f"many-well {2 * blocks}-D", generator, basins, energies)
+    return System(f"many-well {2 * blocks}-D", generator, basins, seconds)
 
 
-def peptide(name: str, run: Path, energies: int) -> System:
+def peptide(name: str, run: Path) -> System:
     """Joint Ramachandran basins of all residues; a shift turns φ and ψ of the first residue."""
     generator = boltzgen.load(str(run))
     target = generator.target
@@ -154,10 +164,10 @@ def peptide(name: str, run: Path, energies: int) -> System:
         for title, members in states.items():
             share = float(w @ members(drawn.positions) / w.sum())
             extra.append(Basin(title, share, members, partial(turn, by=1.0), partial(turn, by=-1.0)))
-    return System(name, generator, (*basins, *extra), energies, conformers_of(run))
+    return _system(name, run, generator, (*basins, *extra))
 
 
-def ring(name: str, run: Path, energies: int) -> System:
+def ring(name: str, run: Path) -> System:
     """Shapes of the ring joined with the wells, 120° wide, of the slow torsions, whose first a shift turns."""
     generator = boltzgen.load(str(run))
     target = generator.target
@@ -179,7 +189,7 @@ def ring(name: str, run: Path, energies: int) -> System:
         return ", ".join([f"shape {k // 3 ** len(torsions) + 1}", *rest])
 
     move = _turn(target, torsions[:1]) if torsions else None
-    return System(name, generator, basins_of(generator, labels, named, move), energies, conformers_of(run))
+    return _system(name, run, generator, basins_of(generator, labels, named, move))
 
 
 def _turn(target: Target, torsions: Sequence[Sequence[int]]) -> Callable[[NDArray, float], NDArray]:
@@ -194,7 +204,15 @@ def _turn(target: Target, torsions: Sequence[Sequence[int]]) -> Callable[[NDArra
     return move
 
 
-def conformers_of(run: Path) -> NDArray:
-    """Relaxed conformers ``(k, atoms, 3)`` nm that ``prepare`` has found."""
-    with open_hdf5(run / "system.h5") as file:
-        return get_tree(file["conformers"])["positions"]
+def _system(name: str, run: Path, generator: BoltzmannGenerator, basins: tuple[Basin, ...]) -> System:
+    """With what ``analyze`` reads from the files of a run."""
+    directory = RunDirectory(run)
+    training = stored_summary(directory.flow_h5)
+    with open_hdf5(directory.system_h5) as file:
+        conformers = get_tree(file["conformers"])["positions"]
+    with open_hdf5(directory.flow_h5) as file:
+        history = get_tree(file["history"])
+    last = {key: float(history[key][-1]) for key in ("exchange_energies", "seconds_energy") if len(history[key])}
+    exchange, seconds = int(last.get("exchange_energies", 0)), last.get("seconds_energy", 0.0)
+    budget = ProbeBudget.of(training, exchange, seconds, generator.target.coordinates.shape[0])
+    return System(name, generator, basins, training["seconds"], conformers, budget)

@@ -3,17 +3,21 @@
 python benchmarks/trust.py exact [--seed 0]                  all systems with exact answers
 python benchmarks/trust.py intervals [--targets 100] [--repeats 10] [--seed 0]     whether error bars are honest
 python benchmarks/trust.py bugs [--only 0:10] [--cases 0:4] [--seed 0]             planted bugs: who is noticed
+
+FOLDER has trained runs of other molecules, named peptide-NAME.run and ring-NAME.run.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
+from pathlib import Path
 
 import torch
 from bugs import hunt
 from exact import exact
 from intervals import intervals
+from zoo import FACTORS, zoo
 
 
 def part(text: str) -> slice:
@@ -30,6 +34,12 @@ def main() -> None:
     commands.choices["intervals"].add_argument("--repeats", type=int, default=10)
     commands.choices["bugs"].add_argument("--only", type=part, default=":", help="a slice of the list")
     commands.choices["bugs"].add_argument("--cases", type=part, default=":", help="a slice of the cases")
+    menagerie = commands.add_parser("zoo")
+    menagerie.add_argument("folder", type=Path)
+    menagerie.add_argument("--basins", type=int, default=6, help="of each system, the largest first")
+    menagerie.add_argument("--honest", type=int, default=4, help="visits of each undamaged flow")
+    menagerie.add_argument("--shrink", nargs="+", choices=list(FACTORS), default=list(FACTORS))
+    menagerie.add_argument("--seed", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -37,6 +47,8 @@ def main() -> None:
         exact(options.seed)
     elif options.command == "intervals":
         intervals(options.targets, options.repeats, options.seed)
+    elif options.command == "zoo":
+        zoo(options.folder, options.shrink, options.basins, options.honest, options.seed)
     else:
         hunt(options.only, options.cases, options.seed)
 

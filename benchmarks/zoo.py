@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from boltzgen.probe import challenge, probe
 from boltzgen.probe.challenge import Challenge
-from boltzgen.probe.probe import ProbeCoverage
+from boltzgen.probe.probe import MOST_WEIGHED, ProbeCoverage, ProbedState
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.draw import BoltzmannGenerator
-from boltzgen.statistics.weights import summarize_weights
+from boltzgen.statistics.free_energy import Estimate
+from boltzgen.statistics.verdict import ProbeCheck, judge
+from boltzgen.statistics.weights import WeightSummary, summarize_weights
 from boltzgen.target import Target
+from boltzgen.workflow import probing
 
 SAMPLES = 20_000
 
@@ -33,49 +36,51 @@ WALKERS, WALK, STRIDE, STEP = 128, 140, 20, 0.3
 
 @dataclass(frozen=True)
 class Visit:
-    """A flow, what is wrong with it, what its weights say, and what the probe says."""
+    """A flow, what is wrong with it, what its weights say, and what the probe says; ``cost`` in units of training."""
 
     system: str
     basin: str
     share: float
     damage: str
     drawn: float
-    ess: float
-    khat: float
+    weights: WeightSummary
     log_z_error: float
-    stderr: float | None
     coverage: ProbeCoverage
+    check: ProbeCheck
     cost: float
-    seconds: float
 
     @property
-    def passes_by_weights(self) -> bool:
-        """Whether ESS and k̂ are in order, so that error bars are printed."""
-        return self.stderr is not None
+    def by_weights(self) -> str:
+        """The word that ESS and k̂ alone would give: sound, or FAILED."""
+        return "FAILED" if judge(self.weights, None).word == "FAILED" else "sound"
 
     @property
-    def is_caught(self) -> bool:
-        """Whether the probe names a lost state, whichever."""
-        return bool(self.coverage.lost)
+    def word(self) -> str:
+        """The verdict of weights and probe together; OK is to overlook what is wrong."""
+        return judge(self.weights, None, probe=self.check).word
 
     @property
-    def is_suspected(self) -> bool:
-        """Whether it names one that it could not weigh, but none that is lost."""
-        return not self.is_caught and bool(self.coverage.of_kind("suspected"))
+    def is_misled(self) -> bool:
+        """Whether log Z is off by more than four of its error bars, and by 0.02: what passes is then wrong as well."""
+        error = self.weights.log_z_stderr
+        return error is not None and abs(self.log_z_error) > max(4.0 * error, 0.02)
 
 
 def systems(folder: Path) -> Iterator[System]:
-    """Models are trained here; ``folder`` has runs ``NAME-ENERGIES.run``, NAME beginning with peptide- or ring-."""
+    """Models are trained here; ``folder`` has runs ``KIND-NAME.run``, of the kinds peptide and ring."""
     yield many_wells(2, 300_000, 0)
     yield many_wells(4, 500_000, 0)
     for run in sorted(folder.glob("*.run")):
-        kind, name, energies = run.stem.split("-")
-        yield {"peptide": peptide, "ring": ring}[kind](name, run, int(float(energies)))
+        yield of_run(run)
 
 
-def visits(
-    system: System, share_of_training: float, shrinks: Sequence[str], most: int, honest: int, seed: int
-) -> Iterator[Visit]:
+def of_run(run: Path) -> System:
+    """The system of a trained run."""
+    kind, _, name = run.stem.partition("-")
+    return {"peptide": peptide, "ring": ring}[kind](name, run)
+
+
+def visits(system: System, shrinks: Sequence[str], most: int, honest: int, seed: int) -> Iterator[Visit]:
     """Some ``honest`` visits, then each damage of the first ``most`` basins, all with challengers of their own."""
     number = 0
     log_z = summarize_weights(system.generator.sample(5 * SAMPLES, seed=[seed, 7]).log_weight).log_z
@@ -88,18 +93,10 @@ def visits(
                 damages["shifted"] = basin.shifted
         for name, damage in damages.items():
             number += 1
-            yield visit(system, basin, name, damage, share_of_training, log_z, seed + number)
+            yield visit(system, basin, name, damage, log_z, seed + number)
 
 
-def visit(
-    system: System,
-    basin: Basin | None,
-    name: str,
-    damage: Damage | None,
-    share_of_training: float,
-    log_z: float,
-    seed: int,
-) -> Visit:
+def visit(system: System, basin: Basin | None, name: str, damage: Damage | None, log_z: float, seed: int) -> Visit:
     """Sample a flow and probe it."""
     generator: BoltzmannGenerator | DamagedGenerator = system.generator
     if damage is not None:
@@ -108,38 +105,44 @@ def visit(
     weights = summarize_weights(samples.log_weight)
     started = time.process_time()
     target = system.generator.target
-    challengers = challengers_of(system, share_of_training * system.energies, seed)
     coverage = probe(
         generator,
         target,
         samples.positions,
         samples.log_weight,
-        challengers,
+        challengers_of(system, seed),
         seed=seed,
         guide=system.generator.flow if isinstance(target, Target) else None,
+        most_weighed=system.budget.weighed if system.budget else MOST_WEIGHED,
     )
+    seconds = time.process_time() - started
+    found = Estimate(weights.log_z, weights.log_z_stderr)
+    lost, suspected = (tuple(describe_state(one) for one in coverage.of_kind(kind)) for kind in ("lost", "suspected"))
     return Visit(
         system.name,
         basin.name if basin else "",
         basin.share if basin else math.nan,
         name,
         float(basin.members(samples.positions).mean()) if basin else math.nan,
-        weights.ess_fraction,
-        weights.khat,
+        weights,
         weights.log_z - log_z,
-        weights.log_z_stderr,
         coverage,
-        coverage.n_energies / system.energies,
-        time.process_time() - started,
+        ProbeCheck(lost, suspected, probing._unexplained(coverage, found)),
+        seconds / system.seconds,
     )
 
 
-def challengers_of(system: System, energies: float, seed: int) -> Challenge:
+def describe_state(state: ProbedState) -> str:
+    """Name, share and draws."""
+    return f"{state.name}: {100 * state.share.value:.2g} % of Z, {100 * state.drawn:.2g} % of draws"
+
+
+def challengers_of(system: System, seed: int) -> Challenge:
     """Replica exchange of a molecule; short Metropolis walks of a model, which has no dynamics."""
     target = system.generator.target
-    if not isinstance(target, Target):
+    if not isinstance(target, Target) or system.budget is None:
         return walks(system, seed)
-    return challenge(target, energies, seed, system.conformers)
+    return challenge(target, system.budget.energies, seed, system.conformers)
 
 
 def walks(system: System, seed: int) -> Challenge:
@@ -163,36 +166,41 @@ def walks(system: System, seed: int) -> Challenge:
 
 def describe(one: Visit) -> str:
     """A line of the table."""
-    worst = one.coverage.states[0] if one.coverage.states else None
-    says = "lost" if one.is_caught else "suspected" if one.is_suspected else "passes"
-    what = f"{worst.kind} {worst.name}: {worst.share.value:.4f} of Z, drawn {worst.drawn:.5f}" if worst else "-"
-    error = "none" if one.stderr is None else f"{one.stderr:.4f}"
+    error = one.weights.log_z_stderr
+    bar = "none  " if error is None else f"{error:.4f}"
+    alone = f"{one.by_weights:6}{' WRONG' if one.is_misled else '      '}"
+    said = [f"{kind} {text}" for kind in ("lost", "suspected", "unexplained") for text in getattr(one.check, kind)]
     return (
-        f"{one.system:14} {one.damage:8} {one.basin:28} {100 * one.share:6.2f} % drawn {100 * one.drawn:7.3f} % | ESS "
-        f"{100 * one.ess:5.1f} % k {one.khat:5.2f} dlnZ {one.log_z_error:+.4f} ± {error} | {says:9} {what} | "
-        f"{100 * one.cost:.1f} % of the energies, {one.seconds:.0f} s"
+        f"{one.system:14} {one.damage:8} {one.basin:26} {100 * one.share:6.2f} % drawn {100 * one.drawn:7.3f} % | ESS "
+        f"{100 * one.weights.ess_fraction:5.1f} % k {one.weights.khat:5.2f} dlnZ {one.log_z_error:+.4f} ± "
+        f"{bar} {alone} | "
+        f"{one.word:10} {said[0] if said else '-'} | cost {100 * one.cost:.1f} %"
     )
 
 
 def tally(found: Sequence[Visit]) -> list[str]:
-    """Of each damage: how many are caught, suspected, and pass; and how many pass by their weights alone."""
+    """Of each damage: how many flows there are, and what becomes of them."""
     lines = []
     for damage in dict.fromkeys(one.damage for one in found):
         rows = [one for one in found if one.damage == damage]
-        caught, suspected = sum(one.is_caught for one in rows), sum(one.is_suspected for one in rows)
-        blind = sum(one.passes_by_weights for one in rows)
+        words = {word: sum(one.word == word for one in rows) for word in ("FAILED", "UNVERIFIED", "OK")}
+        lost = sum(bool(one.check.lost) for one in rows)
+        sound = [one for one in rows if one.by_weights == "sound"]
+        misled = sum(one.is_misled for one in rows)
+        survivors = sum(one.is_misled and one.word == "OK" for one in rows)
         lines.append(
-            f"{damage:8} {len(rows):3} flows: {caught} lost, {suspected} suspected, {len(rows) - caught - suspected} "
-            f"pass; {blind} have ESS and k̂ in order"
+            f"{damage:8} {len(rows):3} flows: {words}; {lost} by a lost state; by weights alone {len(sound)} sound, "
+            f"{misled} of them with a wrong ln Z; OK with a wrong ln Z: {survivors}"
         )
+    lines.append(f"cost: at most {100 * max(one.cost for one in found):.1f} % of the training's seconds")
     return lines
 
 
-def zoo(folder: Path, share_of_training: float, shrinks: Sequence[str], most: int, honest: int, seed: int) -> None:
+def zoo(folder: Path, shrinks: Sequence[str], most: int, honest: int, seed: int) -> None:
     """Print every visit, then the tally."""
     found = []
     for system in systems(folder):
-        for one in visits(system, share_of_training, shrinks, most, honest, seed):
+        for one in visits(system, shrinks, most, honest, seed):
             print(describe(one), flush=True)
             found.append(one)
     print("\n".join(tally(found)))

@@ -23,8 +23,8 @@ from boltzgen.training.gradient import Sources
 from boltzgen.training.history import history_columns
 from boltzgen.training.trainer import Diverged, Trainer, TrainSettings
 from boltzgen.training.weights import to_arrays
-from boltzgen.workflow.learning import load_data, method_of, reaction_coordinate
 from boltzgen.workflow.basins import read_basins
+from boltzgen.workflow.learning import load_data, method_of, reaction_coordinate
 from boltzgen.workflow.load import available_cores, load_flow, load_target, resolve_device
 from boltzgen.workflow.prepare import prepare
 from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored_summary, writing
