@@ -44,7 +44,7 @@ class Visit:
     damage: str
     drawn: float
     weights: WeightSummary
-    log_z_error: float
+    log_z_error: Estimate
     coverage: ProbeCoverage
     check: ProbeCheck
     cost: float
@@ -61,9 +61,9 @@ class Visit:
 
     @property
     def is_misled(self) -> bool:
-        """Whether log Z is off by more than four of its error bars, and by 0.02: what passes is then wrong as well."""
-        error = self.weights.log_z_stderr
-        return error is not None and abs(self.log_z_error) > max(4.0 * error, 0.02)
+        """Whether log Z is off by more than four of its error bars: what passes is then wrong as well."""
+        error = self.log_z_error
+        return error.stderr is not None and abs(error.value) > 4.0 * error.stderr
 
 
 def systems(folder: Path) -> Iterator[System]:
@@ -83,7 +83,8 @@ def of_run(run: Path) -> System:
 def visits(system: System, shrinks: Sequence[str], most: int, honest: int, seed: int) -> Iterator[Visit]:
     """Some ``honest`` visits, then each damage of the first ``most`` basins, all with challengers of their own."""
     number = 0
-    log_z = summarize_weights(system.generator.sample(5 * SAMPLES, seed=[seed, 7]).log_weight).log_z
+    undamaged = summarize_weights(system.generator.sample(5 * SAMPLES, seed=[seed, 7]).log_weight)
+    log_z = Estimate(undamaged.log_z, undamaged.log_z_stderr)
     for basin in (*[None] * honest, *system.basins[:most]):
         damages: dict[str, Damage | None] = {"none": None}
         if basin is not None:
@@ -96,7 +97,7 @@ def visits(system: System, shrinks: Sequence[str], most: int, honest: int, seed:
             yield visit(system, basin, name, damage, log_z, seed + number)
 
 
-def visit(system: System, basin: Basin | None, name: str, damage: Damage | None, log_z: float, seed: int) -> Visit:
+def visit(system: System, basin: Basin | None, name: str, damage: Damage | None, log_z: Estimate, seed: int) -> Visit:
     """Sample a flow and probe it."""
     generator: BoltzmannGenerator | DamagedGenerator = system.generator
     if damage is not None:
@@ -125,11 +126,17 @@ def visit(system: System, basin: Basin | None, name: str, damage: Damage | None,
         name,
         float(basin.members(samples.positions).mean()) if basin else math.nan,
         weights,
-        weights.log_z - log_z,
+        difference(found, log_z),
         coverage,
         ProbeCheck(lost, suspected, probing._unexplained(coverage, found)),
         seconds / system.seconds,
     )
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a − b, with the error of both."""
+    determined = a.stderr is not None and b.stderr is not None
+    return Estimate(a.value - b.value, math.hypot(a.stderr, b.stderr) if determined else None)
 
 
 def describe_state(state: ProbedState) -> str:
@@ -166,13 +173,13 @@ def walks(system: System, seed: int) -> Challenge:
 
 def describe(one: Visit) -> str:
     """A line of the table."""
-    error = one.weights.log_z_stderr
+    error = one.log_z_error.stderr
     bar = "none  " if error is None else f"{error:.4f}"
     alone = f"{one.by_weights:6}{' WRONG' if one.is_misled else '      '}"
     said = [f"{kind} {text}" for kind in ("lost", "suspected", "unexplained") for text in getattr(one.check, kind)]
     return (
         f"{one.system:14} {one.damage:8} {one.basin:26} {100 * one.share:6.2f} % drawn {100 * one.drawn:7.3f} % | ESS "
-        f"{100 * one.weights.ess_fraction:5.1f} % k {one.weights.khat:5.2f} dlnZ {one.log_z_error:+.4f} ± "
+        f"{100 * one.weights.ess_fraction:5.1f} % k {one.weights.khat:5.2f} dlnZ {one.log_z_error.value:+.4f} ± "
         f"{bar} {alone} | "
         f"{one.word:10} {said[0] if said else '-'} | cost {100 * one.cost:.1f} %"
     )
