@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 MOLECULE, TRAINING, SAMPLING, GATES = "Molecule", "Training", "Samples", "Quality gates (exit 7 if not met)"
-SIMULATION, REFERENCES = "Simulation", "Reference"
+SIMULATION, REFERENCES = "Simulation", "Coverage"
 CONFIGURATION, BEHAVIOUR = "Configuration", "Behaviour"
 
 

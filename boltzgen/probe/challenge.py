@@ -20,6 +20,7 @@ from boltzgen.coordinates.configuration import Configuration
 from boltzgen.dynamics.langevin import slowed_masses
 from boltzgen.dynamics.minimise import minimise
 from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
+from boltzgen.errors import InputError
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import Target
 
@@ -110,13 +111,24 @@ class Shape:
 
 
 def challenge(target: Target, energies: float, seed: int, conformers: NDArray | None = None) -> Challenge:
-    """Spend about so many energies; ``conformers (k, atoms, 3)`` nm are starts that are known, the first the input."""
+    """Spend about so many energies; ``conformers (k, atoms, 3)`` nm are starts that are known, the first the input.
+
+    Raises
+    ------
+    InputError
+        If no start has an energy.
+    """
     shape = Shape.of(energies, target.molecule.n_atoms)
     rng = random_stream(Purpose.PROBE, [seed, 0])
     single = target.to(torch.float32)
     start = spread_starts(single, shape.walkers, rng, conformers)
     relaxed = minimise(single.potential, start, max_steps=RELAXATION)
     sound = torch.isfinite(relaxed.energy).nonzero()[:, 0]
+    if not len(sound):
+        raise InputError(
+            "replica exchange of the coverage probe has no stable structure to begin with. Check the force field, or "
+            "analyze without it: --no-probe."
+        )
     order = torch.randperm(shape.walkers, generator=rng)
     places = sound[torch.arange(shape.walkers) % len(sound)][order]
     exchange = ReplicaExchange(

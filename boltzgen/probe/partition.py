@@ -20,6 +20,9 @@ from boltzgen.analysis.torsions import dihedral
 from boltzgen.molecule import Molecule
 from boltzgen.target import AnyTarget, Target
 
+RIGID = "rigid"
+"""Stands for the torsions of a molecule in which nothing turns."""
+
 LINE_WIDTH = 3.0
 """Of a line, in its whitened units, that is shown on a circle by 2 atan(z/width)."""
 
@@ -98,7 +101,7 @@ def _molecular_angles(target: Target) -> Callable[[NDArray], Angles]:
         found: dict[str, NDArray] = {name: dihedral(positions, atoms) for name, atoms in torsions.items()}
         if atlas.n_charts > 1:
             found[RING_SHAPE] = atlas.assign(_batch_last(positions)).numpy()
-        return found
+        return found or {RIGID: np.zeros(len(positions))}
 
     return angles
 

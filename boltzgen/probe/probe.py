@@ -10,8 +10,9 @@ A challenger x has ln w = −u(x) − ln q(x). In a state S that exchange has in
 least ln Z_S/q(S), so where the median stands less than :data:`LOST` above log Z nothing is lost. Where it stands
 higher there are three causes: the flow draws S too rarely; its stiff coordinates are too broad, or too narrow, there;
 or the state is so rare that it does not matter, for a short exchange dwells where it was put. They are told apart by
-what is defined without any exchange: the share q(S) of the flow's draws, and the weight Z_S of the state, by
-:mod:`~boltzgen.probe.weight`. A state is lost if Z_S/Z is more than e³ times q(S), and may be 1 % of the ensemble.
+what is defined without any exchange: the weight Z_S of the state, by :mod:`~boltzgen.probe.weight`, the share q(S) of
+the flow's draws, and the share that their weights give the state. A state of 1 % of the ensemble is lost if Z_S/Z is
+more than e³ times q(S), or if draws come there whose weights nevertheless miss most of it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from boltzgen.probe.weight import weigh_state
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.statistics.bridge import bridge_log_z
 from boltzgen.statistics.free_energy import Estimate
+from boltzgen.statistics.weights import kish_ess
 from boltzgen.target import AnyTarget
 
 LOST = 3.0
@@ -40,18 +42,27 @@ LOST = 3.0
 LEAST_SHARE = 0.01
 """Of the ensemble, below which a state is rare: to lose it is told, and is no failure."""
 
+MISSED, SIGMAS = 0.5, 4.0
+"""A state is lost, too, if the samples' weights give it less than this share of its weight, by so many errors."""
+
 MOST_WEIGHED = 24
 """States that are weighed, by how often challengers came there."""
 
 FEWEST_STRUCTURES = 4
 """Challengers of a state from which on it is looked at."""
 
+SETTLED_PART = 0.25
+"""Share of the challengers of a state, in joint states that were weighed, from which on its weight is told roughly."""
+
+DWELLING = 0.1
+"""Share of the challengers from which on a state that was not weighed is suspected; exchange dwells in rare ones."""
+
 ROUGH_ERROR = 2.0
 """Nats by which the weight of a state may be off where the bridge to it hardly holds."""
 
 CHUNK = 512
 
-Kind = Literal["lost", "suspected", "rare", "covered"]
+Kind = Literal["lost", "suspected", "unsettled", "rare", "covered"]
 
 
 class Density(Protocol):
@@ -70,12 +81,13 @@ class ProbedState:
     name
         By the cuts that tell it from others.
     kind
-        ``lost``; ``suspected`` of it, where it could not be weighed; ``rare``, below 1 % of the ensemble; ``covered``
-        after all: the flow draws it, with weights that scatter.
+        ``lost``; ``suspected`` of it, where it could not be weighed and challengers are often there; ``unsettled``
+        where they are not; ``rare``, below 1 % of the ensemble; ``covered`` after all: the flow draws it, with weights
+        that scatter.
     share
         Z_S/Z, its estimated share of the ensemble; NaN, and no error, where it could not be weighed.
-    drawn
-        Its share of the flow's draws.
+    drawn, weighted
+        Its share of the flow's draws, as they are and by their weights.
     visited
         Its share of the challengers, which is no population.
     excess
@@ -90,6 +102,7 @@ class ProbedState:
     kind: Kind
     share: Estimate
     drawn: float
+    weighted: float
     visited: float
     excess: float
     structures: NDArray[np.intp]
@@ -165,9 +178,8 @@ def probe(
     candidates = look.candidates()
     found: list[ProbedState] = []
     spent = challengers.n_energies
-    for number, one in enumerate(candidates[:most_weighed], start=1):
-        if look.is_explained(one, found):
-            continue
+    joint, lumps = candidates
+    for number, one in enumerate(joint[:most_weighed], start=1):
         rng = random_stream(Purpose.PROBE, [seed, number])
         weighed = weigh_state(
             look.target,
@@ -180,12 +192,14 @@ def probe(
         spent += weighed.n_energies
         found.append(look.judged(one, weighed.log_z))
     unweighed = Estimate(float("nan"), None)
-    rest = [one for one in candidates[most_weighed:] if not look.is_explained(one, found)]
-    found += [look.judged(one, unweighed) for one in rest if one.visited >= LEAST_SHARE]
+    found += [look.judged(one, unweighed) for one in joint[most_weighed:] if one.visited >= LEAST_SHARE]
+    for one in lumps:
+        if not look.is_explained(one, found):
+            found.append(look.judged(one, look.rough_log_z(one, found)))
     found += look.outside()
     bridged = look.bridged(found) if bridges else unweighed
     found = look.of_the_whole(found)
-    order = {"lost": 0, "suspected": 1, "covered": 2, "rare": 3}
+    order = {"lost": 0, "suspected": 1, "unsettled": 2, "covered": 3, "rare": 4}
     found.sort(key=lambda state: (order[state.kind], -np.nan_to_num(state.share.value, nan=state.visited)))
     return ProbeCoverage(
         tuple(found),
@@ -213,6 +227,7 @@ class _Candidate:
     structures: NDArray[np.intp]
     visited: float
     drawn: float
+    weighted: float
     excess: float
 
     def contains(self, positions: NDArray) -> NDArray[np.bool_]:
@@ -240,22 +255,28 @@ class _Look:
         self._drawn, self._seen = partition(positions), partition(challengers.positions)
         self._n = len(positions)
         weights = np.exp(log_weight - log_weight.max())
+        self._weights, self._ess = weights / weights.sum(), kish_ess(log_weight)
         error = float(weights.std(ddof=1) / weights.mean() / np.sqrt(self._n))
         self.log_z = Estimate(float(logsumexp(log_weight) - np.log(self._n)), error)
-        self._several = [k for k, cut in enumerate(partition.cuts) if len(cut.names) > 1]
+        self._several = [k for k, cut in enumerate(partition.cuts) if len(cut.names) > 1] or [0]
         joint = self._cells(tuple(self._several))
         self.n_states = len(joint)
         self.largest_excess = max((one.excess for one in joint), default=float("nan"))
         self._joint = joint
 
-    def candidates(self) -> list[_Candidate]:
-        """Thin states that are not drawn often: joint ones, then of single parts, then of pairs; most visited first."""
+    def candidates(self) -> tuple[list[_Candidate], list[_Candidate]]:
+        """Thin states that are not drawn often: joint ones, the most visited first; those of single parts and pairs.
+
+        In a long molecule every joint state is rare; what is lost is then a state of one part or two, in many others.
+        """
         singles = [one for k in self._several for one in self._cells((k,))]
         pairs = [one for pair in combinations(self._several, 2) for one in self._cells(pair)]
-        lumps = [one for one in singles + pairs if one.visited >= LEAST_SHARE] if len(self._several) > 1 else []
+        # Two parts make a pair the joint state itself, one part a single.
+        lumps = (singles if len(self._several) > 1 else []) + (pairs if len(self._several) > 2 else [])
+        lumps = [one for one in lumps if one.visited >= LEAST_SHARE]
         thin = [one for one in self._joint if self._is_thin(one)]
         thin.sort(key=lambda one: -one.visited)
-        return thin + sorted((one for one in lumps if self._is_thin(one)), key=lambda one: len(one.parts))
+        return thin, sorted((one for one in lumps if self._is_thin(one)), key=lambda one: len(one.parts))
 
     def _is_thin(self, one: _Candidate) -> bool:
         # What is drawn more often than e⁻³ cannot be twenty times too rare.
@@ -266,6 +287,7 @@ class _Look:
         cells, index = np.unique(np.concatenate([seen, drawn]), axis=0, return_inverse=True)
         index = index.reshape(-1)
         counts = np.bincount(index[len(seen) :], minlength=len(cells))
+        weights = np.bincount(index[len(seen) :], self._weights, minlength=len(cells))
         found = []
         for k in np.unique(index[: len(seen)]).tolist():
             members = np.flatnonzero(index[: len(seen)] == k)
@@ -278,17 +300,32 @@ class _Look:
                     members,
                     len(members) / len(seen),
                     float(counts[k]) / self._n,
+                    float(weights[k]),
                     excess,
                 )
             )
         return found
 
     def is_explained(self, one: _Candidate, found: list[ProbedState]) -> bool:
-        """Whether most structures of a lump are in states that were looked at before."""
-        if len(one.parts) == len(self._several) or not found:
-            return False
-        before = np.concatenate([state.structures for state in found])
-        return float(np.isin(one.structures, before).mean()) > 0.5
+        """Whether most structures of a state of parts are in states that were looked at before."""
+        before = [state.structures for state in found]
+        return bool(before) and float(np.isin(one.structures, np.concatenate(before)).mean()) > 0.5
+
+    def rough_log_z(self, one: _Candidate, found: list[ProbedState]) -> Estimate:
+        """ln Z of a state from the joint ones in it that were weighed, as if the rest weighed as much by structure."""
+        inside = [
+            state
+            for state in found
+            if state.cell is not None
+            and len(state.cell) == len(self._several)
+            and all(state.cell.get(part) == value for part, value in zip(one.parts, one.cell, strict=True))
+            and np.isfinite(state.share.value)
+        ]
+        part = sum(len(state.structures) for state in inside) / len(one.structures)
+        weight = sum(state.share.value for state in inside)
+        if part < SETTLED_PART or not weight > 0.0:
+            return Estimate(float("nan"), None)
+        return Estimate(self.log_z.value + float(np.log(weight / part)), None)
 
     def judged(self, one: _Candidate, log_z: Estimate) -> ProbedState:
         """The state with its weight, in units of the flow's Z."""
@@ -303,6 +340,7 @@ class _Look:
             "covered",
             share,
             one.drawn,
+            one.weighted,
             one.visited,
             one.excess,
             lowest,
@@ -313,15 +351,24 @@ class _Look:
     def _kind(self, log_share: float, error: float | None, one: _Candidate) -> Kind:
         drawn = np.log((one.drawn * self._n + 0.5) / self._n)
         if not np.isfinite(log_share):
-            return "suspected" if one.visited >= LEAST_SHARE else "rare"
+            # Challengers are in a thin state too often, not too seldom.
+            if np.log(one.visited) - drawn <= LOST:
+                return "covered"
+            return "suspected" if one.visited >= DWELLING else "unsettled"
         margin = ROUGH_ERROR if error is None else error
         highest, lowest = log_share + margin, log_share - margin
         if highest < np.log(LEAST_SHARE):
             return "rare"
-        if highest - drawn <= LOST:
+        if highest - drawn <= LOST and not self._is_missed(log_share, margin, one):
             return "covered"
         sure = error is not None or (lowest >= np.log(LEAST_SHARE) and lowest - drawn > LOST)
         return "lost" if sure else "suspected"
+
+    def _is_missed(self, log_share: float, margin: float, one: _Candidate) -> bool:
+        """Whether the weights of the samples contradict the weight of a state, of which they give too little."""
+        share = min(1.0, float(np.exp(log_share)))
+        error = np.hypot(share * margin, np.sqrt(share * (1.0 - share) / self._ess))
+        return bool(one.weighted < MISSED * share and share - one.weighted > SIGMAS * error)
 
     def outside(self) -> list[ProbedState]:
         """What the coordinates do not reach, if challengers are often there."""
@@ -331,11 +378,14 @@ class _Look:
             return []
         rows = rows[np.argsort(self.challengers.reduced_potential[rows], kind="stable")]
         nothing = Estimate(float("nan"), None)
-        return [ProbedState("outside the support of the coordinates", "suspected", nothing, 0.0, visited, np.inf, rows)]
+        return [
+            ProbedState("outside the support of the coordinates", "suspected", nothing, 0.0, 0.0, visited, np.inf, rows)
+        ]
 
     def of_the_whole(self, found: list[ProbedState]) -> list[ProbedState]:
         """Shares of an ensemble that has the lost states too, not of what the flow knows of it."""
-        whole = 1.0 + sum(np.nan_to_num(state.share.value) for state in found if state.kind == "lost")
+        missed = [state.share.value - state.weighted for state in found if state.kind == "lost"]
+        whole = 1.0 + sum(max(0.0, one) for one in missed)
 
         def of_whole(share: Estimate) -> Estimate:
             return Estimate(share.value / whole, None if share.stderr is None else share.stderr / whole)
@@ -350,6 +400,8 @@ class _Look:
         seen, drawn = (np.zeros(len(labels), dtype=bool) for labels in (self._seen, self._drawn))
         log_parts, variances = [], []
         for state in found:
+            if state.cell is not None and len(state.cell) < len(self._several) and state.kind != "lost":
+                continue  # its joint states count, as far as they are thin
             if state.cell is None or not np.isfinite(state.share.value):
                 return Estimate(float("nan"), None)
             parts = list(state.cell)

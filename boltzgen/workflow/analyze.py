@@ -149,7 +149,7 @@ def _store(
         for name, pixels in images.items():
             put_image(file.require_group("images"), name, pixels)
         if len(evidence.structures):
-            put_array(file.create_group("lost_states"), "positions", evidence.basins.astype(np.float32))
+            put_tree(file.create_group("lost_states"), {"positions": evidence.basins.astype(np.float32)})
         if evidence.reference is not None:
             tree = {**evidence.reference.comparison.to_tree(), **evidence.reference.summary}
             put_tree(file.create_group("reference"), _without_none(tree))

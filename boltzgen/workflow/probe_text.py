@@ -14,6 +14,7 @@ MOST_LINES = 8
 KINDS = {
     "lost": "lost",
     "suspected": "perhaps lost",
+    "unsettled": "not weighed",
     "covered": "drawn, if with large weights",
     "rare": "rare, below 1 % of the ensemble",
 }
@@ -24,7 +25,8 @@ def probe_lines(probe: Mapping[str, Any]) -> list[str]:
     lines = [f"{name:<14}{text}" for name, text in _findings(probe).items()]
     told = [one for one in probe["states"] if one["kind"] in ("lost", "suspected")]
     for one in told[:MOST_LINES]:
-        lines.append(f"  {KINDS[one['kind']]}: {one['state']}, {_share(one)}, drawn {_percent(one['drawn_share'])}")
+        drawn = f"drawn {_percent(one['drawn_share'])}, weighted {_percent(one['weighted_share'])}"
+        lines.append(f"  {KINDS[one['kind']]}: {one['state']}, {_share(one)}, {drawn}")
         angles = ", ".join(f"{name} {angle:.0f}" for name, angle in one["torsions"].items())
         lines.append(f"    at {angles} degrees")
     if len(told) > MOST_LINES:
@@ -35,13 +37,22 @@ def probe_lines(probe: Mapping[str, Any]) -> list[str]:
 def probe_tables(probe: Mapping[str, Any]) -> dict[str, Table]:
     """Tables of the report by their headings."""
     tables: dict[str, Table] = {"Coverage probe": ((), list(_findings(probe).items()))}
-    columns = ("state", "finding", "share of the ensemble", "drawn", "weights too large, nats", "torsions, degrees")
+    columns = (
+        "state",
+        "finding",
+        "share of the ensemble",
+        "drawn",
+        "weighted",
+        "weights too large, nats",
+        "torsions, degrees",
+    )
     rows: list[tuple[str, ...]] = [
         (
             one["state"],
             KINDS[one["kind"]],
             _share(one),
             _percent(one["drawn_share"]),
+            _percent(one["weighted_share"]),
             "outside the support" if one["excess"] is None else f"{one['excess']:+.2f}",
             ", ".join(f"{name} {angle:.0f}" for name, angle in one["torsions"].items()),
         )
@@ -61,6 +72,7 @@ def _findings(probe: Mapping[str, Any]) -> dict[str, str]:
     text = f"{probe['n_challengers']:,} challengers in {probe['n_states']:,} joint states; {counts['lost']} lost"
     text += f", {counts['suspected']} perhaps lost" if counts["suspected"] else ""
     text += f", {counts['rare']} thin but rare" if counts["rare"] else ""
+    text += f", {counts['unsettled']} thin and not weighed" if counts["unsettled"] else ""
     largest = probe["largest_excess"]
     text += "" if largest is None else f"; largest weights {largest:+.1f} nats"
     return {"probe": f"{text} ({cost})", "bridge": _bridge(probe)}
@@ -80,7 +92,7 @@ def _share(one: Mapping[str, Any]) -> str:
         return f"weight not determined ({_percent(one['visited_share'])} of the challengers)"
     if one["share_stderr"] is None:
         return f"roughly {_percent(one['share'])} of the ensemble"
-    return f"{_percent(one['share'])} ± {_percent(one['share_stderr'])} of the ensemble"
+    return f"{100 * one['share']:.2g} ± {100 * one['share_stderr']:.1g} % of the ensemble"
 
 
 def _percent(share: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +26,16 @@ from boltzgen.target import Target
 from boltzgen.workflow.load import drawing_temperatures, load_flow
 from boltzgen.workflow.stage import Summary, stored_summary
 
-TIME_SHARE = 0.07
+TIME_SHARE = 0.06
 """Of the training's seconds that the probe plans to take, at the cost of an energy that follows: 10 % at most."""
 
-COST, ATOMS, POWER = 5e-6, 22, 1.6
-"""Seconds of an energy in dynamics: 5 µs of one core for 22 atoms, growing as this power of their number."""
+COST, ATOMS, POWER = 6e-6, 22, 1.6
+"""Seconds of an energy in dynamics, and of all around it: 6 µs of one core for 22 atoms, growing as this power."""
 
 OVERHEAD = 1.5
 """Cost of a step of dynamics over that of its energy."""
 
-LEAST_ENERGIES = 150_000
+LEAST_ENERGIES = 100_000
 """Also after the shortest training, so that the probe has a say."""
 
 DYNAMICS_SHARE = 0.6
@@ -58,11 +60,15 @@ class ProbeBudget:
     weighed: int
 
     @classmethod
-    def of(cls, training: Summary, exchange_energies: int, seconds_energy: float, n_atoms: int) -> ProbeBudget:
-        """From what the training is recorded to have taken, so that the same files give the same probe."""
-        own = max(1, training["n_energy_evaluations"] - exchange_energies)
-        cost = max(COST * (n_atoms / ATOMS) ** POWER, OVERHEAD * seconds_energy / own)
-        energies = max(LEAST_ENERGIES, TIME_SHARE * training["seconds"] / cost)
+    def of(cls, seconds: float, history: Mapping[str, Any], n_atoms: int) -> ProbeBudget:
+        """From what a training is recorded to have taken, so that the same files give the same probe.
+
+        ``seconds`` it took, and its ``history`` by columns.
+        """
+        last = {name: float(column[-1]) for name, column in history.items() if len(column)}
+        own = last.get("energies", 0.0) - last.get("exchange_energies", 0.0)
+        measured = OVERHEAD * last["seconds_energy"] / own if own > 0.0 else 0.0
+        energies = max(LEAST_ENERGIES, TIME_SHARE * seconds / max(COST * (n_atoms / ATOMS) ** POWER, measured))
         weighed = int((1.0 - DYNAMICS_SHARE) * energies / ENERGIES)
         return cls(int(DYNAMICS_SHARE * energies), min(max(weighed, FEWEST_WEIGHED), MOST_WEIGHED))
 
@@ -93,13 +99,7 @@ def probe_run(directory: RunDirectory, frames: Frames, temperature: float, log_z
         conformers = get_tree(file["conformers"])["positions"]
     with open_hdf5(directory.flow_h5) as file:
         history = get_tree(file["history"])
-    last = {name: float(history[name][-1]) for name in ("exchange_energies", "seconds_energy") if len(history[name])}
-    budget = ProbeBudget.of(
-        training,
-        int(last.get("exchange_energies", 0)),
-        last.get("seconds_energy", 0.0),
-        target.molecule.n_atoms,
-    )
+    budget = ProbeBudget.of(training["seconds"], history, target.molecule.n_atoms)
     challengers = challenge(target, budget.energies, seed, conformers)
     coverage = probe(
         density,
@@ -173,6 +173,7 @@ def _state(state: ProbedState, target: Target, positions: NDArray) -> Summary:
         "share": state.share.value if known else None,
         "share_stderr": state.share.stderr,
         "drawn_share": state.drawn,
+        "weighted_share": state.weighted,
         "visited_share": state.visited,
         "excess": state.excess if np.isfinite(state.excess) else None,
         "n_structures": len(state.structures),
@@ -187,6 +188,9 @@ def _in_words(state: ProbedState) -> str:
     if not np.isfinite(state.share.value):
         return f"{state.name} ({100 * state.visited:.2g} % of the challengers, {weights})"
     error = "roughly " if state.share.stderr is None else ""
-    spread = "" if state.share.stderr is None else f" ± {100 * state.share.stderr:.2g}"
+    spread = "" if state.share.stderr is None else f" ± {100 * state.share.stderr:.1g}"
     share = f"{error}{100 * state.share.value:.2g}{spread} % of the ensemble"
-    return f"{state.name} ({share}, {100 * state.drawn:.2g} % of the draws; {weights})"
+    return (
+        f"{state.name} ({share}, {100 * state.drawn:.2g} % of the draws and "
+        f"{100 * state.weighted:.2g} % of their weights; {weights})"
+    )

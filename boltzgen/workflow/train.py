@@ -33,6 +33,9 @@ from boltzgen.workflow.summary import train_text
 PRESETS = {"quick": 600_000, "standard": 15_000_000, "thorough": 60_000_000}
 """Energy evaluations of a training run."""
 
+CUMULATIVE = ("n_energy_evaluations", "n_force_evaluations", "n_exchange_energies", "n_failed", "frames", "seconds")
+"""Counts of a training that those of the one before it are added to."""
+
 EPOCHS = 10
 """Draws of each frame on average in a training on data alone, at most: more is learnt by heart."""
 
@@ -90,7 +93,8 @@ def train_on(
             _resume(trainer, stage)
         context.reporter.info(f"goes on from {directory.flow_h5}, led to {', '.join(basins.states)}")
         learnt_from = {"data": data.summary} if data else {}
-        return _run(trainer, stage, {**learnt_from, "seeded_with": list(basins.states)})
+        earlier = {name: stored_summary(directory.flow_h5)[name] for name in CUMULATIVE}
+        return _run(trainer, stage, {**learnt_from, "seeded_with": list(basins.states), "earlier": earlier})
 
 
 def train_stage(
@@ -132,7 +136,9 @@ def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:
     directory, context = stage.directory, stage.context
 
     def summary() -> Summary:
-        return {**_summary(trainer, stage), **learnt_from}
+        own = _summary(trainer, stage)
+        before = learnt_from.get("earlier", {})
+        return own | {name: own[name] + value for name, value in before.items()} | learnt_from
 
     def checkpoint() -> None:
         def fill(file: h5py.File) -> None:

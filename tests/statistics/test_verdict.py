@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from boltzgen.statistics.verdict import ReferenceCheck, judge
+from boltzgen.statistics.verdict import ProbeCheck, ReferenceCheck, judge
 from boltzgen.statistics.weights import WeightSummary
 
 SOUND = WeightSummary(
@@ -68,3 +68,20 @@ def test_each_gate_fails_the_ensemble_at_its_threshold(change, word_in_reason, r
 
 def test_all_failures_are_told_at_once():
     assert len(judge(replace(SOUND, ess=3.0, khat=1.2, n_failed=50_000), None).reasons) == 3
+
+
+def test_a_probe_that_found_nothing_passes_and_what_it_found_lost_fails_with_what_to_do_next():
+    assert judge(SOUND, None, probe=ProbeCheck()).word == "OK"
+    failed = judge(SOUND, None, probe=ProbeCheck(lost=("a:ap",)))
+    assert failed.word == "FAILED"
+    assert "a:ap" in failed.reasons[0]
+    assert "--seed-basins" in failed.reasons[0]
+
+
+@pytest.mark.parametrize("finding", [{"suspected": ("a:ap",)}, {"unexplained": ("a:ap.",)}])
+def test_a_doubt_of_the_probe_leaves_the_ensemble_unverified_also_beside_a_reference(finding):
+    for reference in (None, AGREES):
+        verdict = judge(SOUND, reference, probe=ProbeCheck(**finding))
+        assert verdict.word == "UNVERIFIED"
+        assert "a:ap" in verdict.reasons[0]
+        assert "Train" in verdict.reasons[0]

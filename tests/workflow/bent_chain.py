@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import openmm
 
 from boltzgen import workflow
 from boltzgen.config import resolve_config
+from boltzgen.storage.atomic import write_hdf5
+from boltzgen.storage.runs import fill_provenance, read_provenance
+from boltzgen.storage.trajectory import Frames, fill_trajectory, read_molecule, read_trajectory
 
 TORSION = ((1, 2.5, 0.6), (3, 6.0, 0.0))
 """Periodicity, k in kJ/mol and phase in radians."""
@@ -44,3 +48,25 @@ def exact_share(inside, kT: float) -> float:
     phi = np.linspace(-np.pi, np.pi, 36_000, endpoint=False)
     weight = np.exp(-sum(k * (1.0 + np.cos(n * phi - phase)) for n, k, phase in TORSION) / kT)
     return float(weight[inside(phi)].sum() / weight.sum())
+
+
+def without_samples(run, unwanted):
+    """Rewrite the ensemble of a run without the samples where ``unwanted(radians)``; the flow stays as it is."""
+    path = run / "ensemble.h5"
+    record, molecule, frames = read_provenance(path), read_molecule(path), read_trajectory(path)
+    (atoms,) = molecule.torsions.values()
+    angle = mdtraj.compute_dihedrals(mdtraj.load(str(path)), [atoms])[:, 0]
+    kept = ~unwanted(angle)
+    names = ("positions", "log_prob", "reduced_potential", "log_weight")
+    rest = Frames(*(getattr(frames, name)[kept] for name in names))
+
+    def fill(file):
+        fill_trajectory(file, molecule, rest, record.temperature)
+        fill_provenance(
+            file,
+            **{"stage": record.stage, "command_line": "", "config": record.config, "seeds": record.seeds},
+            **{"temperature": record.temperature, "inputs": record.parents, "device": "cpu", "dtype": "float64"},
+            extra=record.extra,
+        )
+
+    write_hdf5(path, fill)

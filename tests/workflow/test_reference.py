@@ -12,17 +12,17 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
-from bent_chain import TORSION, chain_system, exact_share, prepare_chain
+from bent_chain import TORSION, chain_system, exact_share, prepare_chain, without_samples
 
 from boltzgen import workflow
 from boltzgen.analysis.states import TorsionStates
 from boltzgen.config import resolve_config
 from boltzgen.constants import thermal_energy
 from boltzgen.errors import ConflictError, InputError
-from boltzgen.storage.atomic import sha256_of, write_hdf5
-from boltzgen.storage.runs import RunDirectory, fill_provenance, read_provenance
+from boltzgen.storage.atomic import sha256_of
+from boltzgen.storage.runs import RunDirectory, read_provenance
 from boltzgen.storage.simulation import read_simulation
-from boltzgen.storage.trajectory import Frames, fill_trajectory, read_molecule, read_trajectory, write_pdb
+from boltzgen.storage.trajectory import read_molecule, write_pdb
 from boltzgen.storage.tree import get_tree
 
 SIGMAS = 4.0
@@ -49,7 +49,9 @@ def sampled(run, **flags):
 
 
 def analyzed(run, reference, force=False, **flags):
-    config = config_of({**flags, **({"analyze.reference": str(reference)} if reference else {})})
+    """Without the probe, unless flags say so."""
+    chosen = {"analyze.reference": str(reference)} if reference else {}
+    config = config_of({"analyze.probe": False, **flags, **chosen})
     return workflow.analyze(run, config, workflow.Context(force=force))
 
 
@@ -139,7 +141,7 @@ def test_text_report_and_file_have_both_ensembles(honest, passed):
 
 
 def test_the_command_passes_its_strictest_gate(honest, passed):
-    arguments = ["analyze", honest.name, "--reference", f"{honest.name}/md.h5", "--strict", "--json"]
+    arguments = ["analyze", honest.name, "--no-probe", "--reference", f"{honest.name}/md.h5", "--strict", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "boltzgen", *arguments], cwd=honest.parent, capture_output=True, text=True, check=False
     )
@@ -152,30 +154,11 @@ def test_the_reference_is_part_of_what_was_done(honest, passed):
     assert analyzed(honest, honest / "md.h5").skipped
     moved = shutil.copy(honest / "md.h5", honest.parent / "moved.h5")
     assert analyzed(honest, moved).skipped  # known by content
+    again = shutil.copytree(honest, honest.parent / "again.run")
+    alone = analyzed(again, None)  # without a question: nothing is lost that cannot be had again
+    assert (alone.skipped, alone.summary["verdict"]) == (False, "UNVERIFIED")
     with pytest.raises(ConflictError, match="--force"):
-        analyzed(honest, None)
-
-
-def without_samples(run, unwanted):
-    """Rewrite the ensemble of a run without the samples where ``unwanted(radians)``; the flow stays as it is."""
-    path = run / "ensemble.h5"
-    record, molecule, frames = read_provenance(path), read_molecule(path), read_trajectory(path)
-    (atoms,) = molecule.torsions.values()
-    angle = mdtraj.compute_dihedrals(mdtraj.load(str(path)), [atoms])[:, 0]
-    kept = ~unwanted(angle)
-    names = ("positions", "log_prob", "reduced_potential", "log_weight")
-    rest = Frames(*(getattr(frames, name)[kept] for name in names))
-
-    def fill(file):
-        fill_trajectory(file, molecule, rest, record.temperature)
-        fill_provenance(
-            file,
-            **{"stage": record.stage, "command_line": "", "config": record.config, "seeds": record.seeds},
-            **{"temperature": record.temperature, "inputs": record.parents, "device": "cpu", "dtype": "float64"},
-            extra=record.extra,
-        )
-
-    write_hdf5(path, fill)
+        analyzed(again, None, **{"analyze.bins": 36})
 
 
 def test_samples_without_one_basin_contradict_the_reference(honest, passed, tmp_path):
