@@ -212,7 +212,5 @@ def _system(name: str, run: Path, generator: BoltzmannGenerator, basins: tuple[B
         conformers = get_tree(file["conformers"])["positions"]
     with open_hdf5(directory.flow_h5) as file:
         history = get_tree(file["history"])
-    last = {key: float(history[key][-1]) for key in ("exchange_energies", "seconds_energy") if len(history[key])}
-    exchange, seconds = int(last.get("exchange_energies", 0)), last.get("seconds_energy", 0.0)
-    budget = ProbeBudget.of(training, exchange, seconds, generator.target.coordinates.shape[0])
+    budget = ProbeBudget.of(training["seconds"], history, generator.target.coordinates.shape[0])
     return System(name, generator, basins, training["seconds"], conformers, budget)

@@ -33,6 +33,7 @@ LONGER: tuple[Maker, ...] = (
     partial(modelled.xy_ring, 8, 0.5, 100_000),
     partial(modelled.xy_ring, 8, 2.0, 400_000),
     partial(modelled.wells, "flat double well", Wells(1, 0.25, -3.0, 1.0), 0.0, 100_000),
+    partial(modelled.many_well, 2, 100_000),
     partial(modelled.many_well, 4, 150_000),
     partial(modelled.many_well, 16, 300_000),
     partial(modelled.mueller_brown, 10.0, 300_000),

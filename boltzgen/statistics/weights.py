@@ -26,7 +26,7 @@ TOP_COUNTS = (1, 3, 10, 30)
 
 _EQUAL_WITHIN = 1e-10  # log-weights closer than this differ by rounding alone
 _MIN_TAIL = 5  # what the generalised-Pareto fit needs; its tail is a fifth of a small sample
-_LEAST_SHORTER_TAIL = 100  # k̂ of fewer is known to no better than 0.17
+_LEAST_SHORTER_TAIL = 25  # k̂ of fewer is known to no better than 0.3
 _LEAST_CHANCE = 0.01  # of so small a largest weight, below which a fitted tail is contradicted
 
 
@@ -133,7 +133,7 @@ def pareto_smooth(log_w: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     has others, its tail begins among the former and ends among the latter: k̂ may then be 1.9 although no weight is
     twice the mean. A k̂ of 0.7 and more that the largest weight contradicts, since draws from such a tail would have a
     larger maximum in 99 of 100 cases, is therefore fitted again to a tail of half the length, and stays as it was if
-    no tail of 100 and more is in accord. Of draws from Pareto and log-normal tails at most one in a hundred changes.
+    no tail of 25 and more is in accord. Of draws from Pareto and log-normal tails at most one in a hundred changes.
 
     References
     ----------
