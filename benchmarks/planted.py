@@ -208,9 +208,9 @@ def swapped_shares(original: Any, self: Any, *arguments: Any, **named: Any) -> N
     original(self, *arguments, **named)
     log_prob = self._log_prob
 
-    def wrong(slow: Any, stiff: Any) -> Any:
+    def wrong(*draws: Any) -> Any:
         self._shares, kept = self._shares.flip(0), self._shares
-        value = log_prob(slow, stiff)
+        value = log_prob(*draws)
         self._shares = kept
         return value
 

@@ -1,38 +1,23 @@
-"""How many planted bugs the quick self-test notices.
+"""What the project claims of its own answers, put to the test.
 
-    python benchmarks/trust.py [--only 0:10] [--cases 0:4] [--seed 0]
+python benchmarks/trust.py exact [--seed 0]                  all systems with exact answers
+python benchmarks/trust.py intervals [--targets 100] [--repeats 10] [--seed 0]     whether error bars are honest
+python benchmarks/trust.py bugs [--only 0:10] [--cases 0:4] [--seed 0]             planted bugs: who is noticed
 
-Each bug of ``planted.py`` is active from the making of a case on, training included. Cases run in the order of the
-catalog until one check fails, or a case ends in an error.
+FOLDER has trained runs of other molecules, named peptide-NAME.run and ring-NAME.run.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
+from pathlib import Path
 
 import torch
-from planted import BUGS, Patch
-
-from boltzgen.selftest.catalog import QUICK_SAMPLES, cases
-from boltzgen.selftest.check import run_case
-
-
-def noticed(patch: Patch, seed: int, which: slice) -> str | None:
-    """What gives a bug away in some of the cases, or None."""
-    with patch():
-        for make in cases(quick=True)[which]:
-            try:
-                result = run_case(make(), QUICK_SAMPLES, seed, 1, lambda progress: None)
-            except Exception as error:  # any end but a table of met checks is noticed
-                return f"{type(error).__name__}: {str(error)[:60]}"
-            failed = [row for row in result.rows if not row.is_met]
-            if failed:
-                row = failed[0]
-                by = f"z {row.z:+.1f}" if row.z is not None else f"{row.value:.1e}"
-                return f"{row.case}, {row.name}: {by}; {len(failed)} of {len(result.rows)} checks"
-    return None
+from bugs import hunt
+from exact import exact
+from intervals import intervals
+from zoo import FACTORS, zoo
 
 
 def part(text: str) -> slice:
@@ -41,21 +26,31 @@ def part(text: str) -> slice:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=":", help="a slice of the list")
-    parser.add_argument("--cases", default=":", help="a slice of the cases")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("exact", "intervals", "bugs"):
+        commands.add_parser(name).add_argument("--seed", type=int, default=0)
+    commands.choices["intervals"].add_argument("--targets", type=int, default=100)
+    commands.choices["intervals"].add_argument("--repeats", type=int, default=10)
+    commands.choices["bugs"].add_argument("--only", type=part, default=":", help="a slice of the list")
+    commands.choices["bugs"].add_argument("--cases", type=part, default=":", help="a slice of the cases")
+    menagerie = commands.add_parser("zoo")
+    menagerie.add_argument("folder", type=Path)
+    menagerie.add_argument("--basins", type=int, default=6, help="of each system, the largest first")
+    menagerie.add_argument("--honest", type=int, default=4, help="visits of each undamaged flow")
+    menagerie.add_argument("--shrink", nargs="+", choices=list(FACTORS), default=list(FACTORS))
+    menagerie.add_argument("--seed", type=int, default=100)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    caught = 0
-    chosen = list(BUGS.items())[part(arguments.only)]
-    for name, patch in chosen:
-        started = time.process_time()
-        by = noticed(patch, arguments.seed, part(arguments.cases))
-        caught += by is not None
-        print(f"{name:48} {by or 'SURVIVED':90} {time.process_time() - started:5.1f} s", flush=True)
-    print(f"{caught} of {len(chosen)} noticed")
+    if options.command == "exact":
+        exact(options.seed)
+    elif options.command == "intervals":
+        intervals(options.targets, options.repeats, options.seed)
+    elif options.command == "zoo":
+        zoo(options.folder, options.shrink, options.basins, options.honest, options.seed)
+    else:
+        hunt(options.only, options.cases, options.seed)
 
 
 if __name__ == "__main__":

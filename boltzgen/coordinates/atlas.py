@@ -30,6 +30,9 @@ SHARE_WIDTH = 0.35
 UNEVEN = 0.1
 """Mean squared ln of the variance of a whitened coordinate from which on it is a lever: it changes by a third."""
 
+UNEVEN_IN_ALL = 1.0
+"""Sum of that over all coordinates below which none is treated as a lever: what a network learns soon enough."""
+
 SAME_CENTRE = 0.2
 """Stiff torsions whose centres agree within this, in radians, tell no charts apart."""
 
@@ -71,7 +74,8 @@ class Atlas:
     def levers(self) -> tuple[int, ...]:
         """Stiff coordinates whose width depends on the torsions: amide torsions above all, which swing half a chain."""
         uneven = [chart.chart.unevenness for chart in self.charts if len(chart.chart.unevenness)]
-        return tuple(np.flatnonzero(np.max(uneven, axis=0) > UNEVEN).tolist()) if uneven else ()
+        most = np.max(uneven, axis=0) if uneven else np.zeros(0)
+        return tuple(np.flatnonzero(most > UNEVEN).tolist()) if most.sum() > UNEVEN_IN_ALL else ()
 
     @property
     def shape(self) -> tuple[int, int]:

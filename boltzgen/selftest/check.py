@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.coordinates.quality import autograd_log_det, base_samples
+from boltzgen.errors import Interrupted
 from boltzgen.flow.generator import Architecture, Generator
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator, Samples
@@ -61,7 +63,7 @@ class Row:
     """One comparison: of what is sampled, ``z`` standard errors off, or None where no error bar is determined.
 
     Where rounding alone makes a difference, ``value`` is that difference, and to be below ``limit``; an effective share
-    is to be above ``least``.
+    is to be above ``least``. ``error`` says why a case has ended without any: what was raised, and where.
     """
 
     case: str
@@ -73,6 +75,7 @@ class Row:
     is_met: bool
     limit: float | None = None
     least: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,36 @@ class CaseResult:
     seconds: float
 
 
+def attempt_case(
+    name: str, make: Callable[[], Case], n: int, seed: int, threads: int, report: Callable[[Progress], None]
+) -> CaseResult:
+    """Make a case and run it; an error in either is a failed check of it, and no end of the others."""
+    started = time.monotonic()
+    try:
+        return run_case(make(), n, seed, threads, report)
+    except Interrupted:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        row = Row(name, "ends without an error", math.nan, math.nan, None, None, False, error=why)
+        return CaseResult((row,), 0.0, math.inf, time.monotonic() - started)
+
+
 def run_case(case: Case, n: int, seed: int, threads: int, report: Callable[[Progress], None]) -> CaseResult:
     """Train on a case, draw ``n`` samples, and compare."""
     started = time.monotonic()
+    generator = learn(case, seed, threads, report)
+    samples = generator.sample(n, seed=[seed, 1])
+    weights = summarize_weights(samples.log_weight)
+    has_learnt = weights.ess_fraction > case.least_ess
+    learnt = Row(case.name, "effective share", weights.ess_fraction, 1.0, None, None, has_learnt, least=case.least_ess)
+    rows = (*compare(case, generator, samples), *_estimators(case, generator.flow, seed), learnt)
+    return CaseResult(rows, weights.ess_fraction, weights.khat, time.monotonic() - started)
+
+
+def learn(case: Case, seed: int, threads: int, report: Callable[[Progress], None]) -> BoltzmannGenerator:
+    """Train on a case; draws are at its temperature and, for :data:`HOT_SHARE`, a little hotter."""
     target = case.target
     settings = TrainSettings(
         max_energies=case.energies, start_temperature=case.start * target.temperature, seed=seed, exchange_share=0.0
@@ -99,27 +129,15 @@ def run_case(case: Case, n: int, seed: int, threads: int, report: Callable[[Prog
     trainer.run(report, lambda: True, lambda: None)
     hot = target.temperature * math.exp(math.sqrt(0.8 / (target.coordinates.n_torsions + target.coordinates.n_stiff)))
     shares = {target.temperature: 1.0 - HOT_SHARE, min(hot, trainer.hottest): HOT_SHARE}
-    generator = BoltzmannGenerator(target, trainer.result, temperatures=shares)
-    samples = generator.sample(n, seed=[seed, 1])
-    weights = summarize_weights(samples.log_weight)
-    has_learnt = weights.ess_fraction > case.least_ess
-    learnt = Row(case.name, "effective share", weights.ess_fraction, 1.0, None, None, has_learnt, least=case.least_ess)
-    rows = (*compare(case, generator, samples), *_estimators(case, target, trainer.result, seed), learnt)
-    return CaseResult(rows, weights.ess_fraction, weights.khat, time.monotonic() - started)
+    return BoltzmannGenerator(target, trainer.result, temperatures=shares)
 
 
 def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list[Row]:
     """Samples against what is known."""
-    rows = [_log_z(case.name, "ln Z", samples.log_weight, case.log_z)]
+    rows = estimates(case, samples)
     again = np.logaddexp.reduce(samples.log_weight) - math.log(len(samples.log_weight))
     rows.append(_same(case.name, "ln Z = ln mean w", np.asarray([rows[0].value - again]), SAME_FORMULA))
-    for temperature, exact in case.other_temperatures.items():
-        other = log_weights_at(samples.reduced_potential, samples.log_prob, case.target.temperature, temperature)
-        rows.append(_log_z(case.name, f"ln Z at {temperature:g} K", other, exact))
     x, log_weight = samples.positions.astype(np.float64), samples.log_weight
-    if case.mean_u is not None:
-        rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
-    rows += [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
     finite = np.isfinite(log_weight)
     u, log_prob = samples.reduced_potential[finite], samples.log_prob[finite]
     formula = (log_weight[finite] + u + log_prob) / (1.0 + np.abs(u))
@@ -132,11 +150,25 @@ def compare(case: Case, generator: BoltzmannGenerator, samples: Samples) -> list
     return rows
 
 
-def _estimators(case: Case, target: AnyTarget, flow: Generator, seed: int) -> list[Row]:
+def estimates(case: Case, samples: Samples) -> list[Row]:
+    """ln Z, first, and all else that has an error bar."""
+    rows = [_log_z(case.name, "ln Z", samples.log_weight, case.log_z)]
+    for temperature, exact in case.other_temperatures.items():
+        other = log_weights_at(samples.reduced_potential, samples.log_prob, case.target.temperature, temperature)
+        rows.append(_log_z(case.name, f"ln Z at {temperature:g} K", other, exact))
+    x, log_weight = samples.positions.astype(np.float64), samples.log_weight
+    if case.mean_u is not None:
+        rows.append(_mean(case.name, "<u>", samples.reduced_potential, case.mean_u, log_weight))
+    return rows + [_mean(case.name, mean.name, mean.of(x), mean.exact, log_weight) for mean in case.means]
+
+
+def _estimators(case: Case, flow: Generator, seed: int) -> list[Row]:
     """ln Z and ⟨u⟩ of redraws and of annealed draws."""
     rows = []
     for inner, refine, n in case.estimators:
-        samples = BoltzmannGenerator(target, flow).sample(n, inner=inner, refine=refine, seed=[seed, inner, refine])
+        samples = BoltzmannGenerator(case.target, flow).sample(
+            n, inner=inner, refine=refine, seed=[seed, inner, refine]
+        )
         name = f"{inner} redraws" if refine == 0 else f"{refine} bridges"
         rows.append(_log_z(case.name, f"ln Z, {name}", samples.log_weight, case.log_z))
         if case.mean_u is not None:

@@ -7,21 +7,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, ndtri, stdtr
 
 from boltzgen.statistics.correlated import FEWEST_CHAINS
-from boltzgen.statistics.free_energy import Estimate
-
-FEWEST_VISITS = 10.0
-"""Effective visits below which the scatter of an estimate is no error of it: what was never seen has none."""
+from boltzgen.statistics.free_energy import FEWEST_VISITS, Estimate
 
 
 def z_score(weighted: Estimate, ess: float, counted: Estimate, effective: float, n_chains: int) -> float | None:
     """Difference of a state's populations in units of its error, normal where both are right.
 
     ``weighted`` is of ``ess`` effective samples; ``counted`` is of ``effective`` frames of ``n_chains`` chains. Where
-    one of them has seen the state less than :data:`FEWEST_VISITS` times, its error is at least the binomial one,
-    √(p(1 − p)/n), of the other's population p: to miss a rare state is no contradiction. The error of the counted one
-    is known from few chains, so that the difference follows Student's distribution; it is given as the normal deviate
-    of the same probability, with degrees of freedom by Welch's formula. Of five chains 0.15 % of fair differences are
-    beyond 4, and not 0.006 %; of thirty, as many as should be.
+    one of them has seen the state less than :data:`~boltzgen.statistics.free_energy.FEWEST_VISITS` times, its error is
+    at least the binomial one, √(p(1 − p)/n), of the larger population p: neither to miss a rare state nor to find it
+    once is a contradiction. The error of the counted one is known from few chains, so that the difference follows
+    Student's distribution; it is given as the normal deviate of the same probability, with degrees of freedom by
+    Welch's formula. Of five chains 0.15 % of fair differences are beyond 4, and not 0.006 %; of thirty, as many as
+    should be.
 
     None where an error is not determined, or both say that the state is never, or always, visited.
     """
@@ -40,7 +38,7 @@ def _error(own: Estimate, effective: float, other: float) -> float | None:
     p = own.value
     if min(p, 1.0 - p) * effective >= FEWEST_VISITS:
         return own.stderr
-    return max(own.stderr or 0.0, float(np.sqrt(other * (1.0 - other) / effective)))
+    return max(own.stderr or 0.0, *(float(np.sqrt(q * (1.0 - q) / effective)) for q in (p, other)))
 
 
 def free_energy(population: Estimate) -> Estimate:

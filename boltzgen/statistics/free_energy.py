@@ -4,8 +4,8 @@ Every error bar here is a bootstrap over samples: whole samples with their weigh
 n, and the estimate is repeated. It tells how far the estimate would scatter if the same generator were
 sampled anew. It is wrong, and too small, in three cases: the weights have a heavy tail that is not sampled
 yet (hence no error at all below an ESS of 200 or from a Pareto k̂ of 0.7 on); a state holds less than about
-ten effective samples; or the generator never visits a state, of which no resampling can know. Samples must be
-independent.
+ten effective samples (hence none either); or the generator never visits a state, of which no resampling can know.
+Samples must be independent.
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ from boltzgen.statistics.weights import (
 
 BAND = (0.025, 0.975)
 """Quantiles of the bootstrap that bound a band: 95 %."""
+
+
+FEWEST_VISITS = 10.0
+"""Effective samples in a state, and outside it, below which its population has no error bar.
+
+The scatter of a few samples does not know what heavier ones are still missing: of random targets, nominal 95 %
+intervals held the truth in 51 % of cases with less than two, 72 % with 3 to 5, 88 % with 7 to 10, 90 % with 10 to 20.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,9 +91,8 @@ def weighted_probabilities(
     Returns
     -------
     list of Estimate
-        One per state. The error is None if the ensemble supports none (ESS < 200 or k̂ >= 0.7), and for a
-        state that no sample with weight visits: its probability reads 0, and how far that is wrong is
-        unknown.
+        One per state. The error is None if the ensemble supports none (ESS < 200 or k̂ >= 0.7), and where the state
+        or the rest holds less than :data:`FEWEST_VISITS` effective samples, (Σw)² / Σw² over its own.
 
     Raises
     ------
@@ -102,7 +109,16 @@ def weighted_probabilities(
     if not _determined(log_w):
         return [Estimate(float(p), None) for p in probabilities]
     errors = _bootstrap(index, n_states, weights, rng, n_bootstrap).std(axis=0, ddof=1)
-    return [Estimate(float(p), float(e) if p > 0 else None) for p, e in zip(probabilities, errors, strict=True)]
+    squares = np.bincount(index, weights**2, n_states)
+    inside, outside = (
+        np.divide(total**2, square, out=np.zeros(n_states), where=square > 0.0)
+        for total, square in ((probabilities, squares), (1.0 - probabilities, squares.sum() - squares))
+    )
+    is_seen = np.minimum(inside, outside) >= FEWEST_VISITS
+    return [
+        Estimate(float(p), float(error) if seen else None)
+        for p, error, seen in zip(probabilities, errors, is_seen, strict=True)
+    ]
 
 
 def free_energy_profile(

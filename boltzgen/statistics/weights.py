@@ -29,6 +29,8 @@ CLIPPED_SHARE = 0.002
 
 _EQUAL_WITHIN = 1e-10  # log-weights closer than this differ by rounding alone
 _MIN_TAIL = 5  # what the generalised-Pareto fit needs; its tail is a fifth of a small sample
+_LEAST_SHORTER_TAIL = 25  # k̂ of fewer is known to no better than 0.3
+_LEAST_CHANCE = 0.01  # of so small a largest weight, below which a fitted tail is contradicted
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def log_z(log_w: ArrayLike) -> tuple[float, float]:
     The error is that of the delta method, √(Var(w) / (n E[w]²)) = √(1/ESS - 1/n). It tells how far the
     estimate would scatter among repeated draws from the same proposal. It is too small when the tail of the
     weights is not sampled yet: nominal 95 % intervals held the truth in 85 % of trials at ESS 97, and in 47 %
-    at ESS 11. It knows nothing of a state which the proposal misses: log Z is then too low by -ln of the
-    share of Z that the proposal covers.
+    at ESS 11; of random targets at ESS 200 and more in 94 % at k̂ below 0.3, 91 % from 0.3 to 0.5, 78 % from 0.5
+    to 0.7. It knows nothing of a state which the proposal misses: log Z is then too low by -ln of the share of Z
+    that the proposal covers.
     """
     values = checked_log_weights(log_w)
     variance = 1.0 / kish_ess(values) - 1.0 / values.size
@@ -144,6 +147,12 @@ def pareto_smooth(log_w: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     fewer than 25 finite weights, or a plateau of equal ones at the top, as clipped energies make it. k̂ is 0
     by convention where all weights are equal, which is the perfect proposal.
 
+    The fit takes the tail for a Pareto one from its threshold on. Where most weights are nearly equal and a rare state
+    has others, its tail begins among the former and ends among the latter: k̂ may then be 1.9 although no weight is
+    twice the mean. A k̂ of 0.7 and more that the largest weight contradicts, since draws from such a tail would have a
+    larger maximum in 99 of 100 cases, is therefore fitted again to a tail of half the length, and stays as it was if
+    no tail of 25 and more is in accord. Of draws from Pareto and log-normal tails at most one in a hundred changes.
+
     References
     ----------
     Vehtari, Simpson, Gelman, Yao, Gabry, "Pareto smoothed importance sampling", JMLR 25 (2024) 72.
@@ -156,15 +165,48 @@ def pareto_smooth(log_w: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     top = np.sort(kept)[-_MIN_TAIL:]
     if kept.size < 5 * _MIN_TAIL or np.ptp(top) < _EQUAL_WITHIN:
         return float("inf"), values.copy()
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # arviz takes log-likelihoods and negates them; it returns log-weights that are normalised to one.
-        normalised, khat = array_stats.psislw(-kept)
-    if not np.isfinite(khat) or np.isnan(normalised).any():
+    fitted = _fit_tail(kept)
+    if fitted is None:
         return float("inf"), values.copy()
+    khat, normalised = fitted
     lowest = int(np.argmin(kept))  # never in the tail, so only normalisation moved it
     smoothed = values.copy()
     smoothed[finite] = normalised + (kept[lowest] - normalised[lowest])
-    return float(khat), smoothed
+    return khat, smoothed
+
+
+def _fit_tail(log_w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]] | None:
+    """k̂ and smoothed log-weights that are normalised to one; None where no fit is possible."""
+    whole: tuple[float, NDArray[np.float64]] | None = None
+    efficiency = 1.0  # to the library a chain's: the tail is of 3 √(n / efficiency) weights
+    while True:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            # arviz takes log-likelihoods and negates them.
+            normalised, khat = array_stats.psislw(-log_w, r_eff=efficiency)
+        if not np.isfinite(khat) or np.isnan(normalised).any():
+            return whole
+        fit = float(khat), normalised
+        n_tail = int(min(3.0 * np.sqrt(log_w.size / efficiency), log_w.size / 5))
+        if khat < MAX_KHAT or _chance_of_maximum(log_w, n_tail, float(khat)) >= _LEAST_CHANCE:
+            return fit
+        whole = whole or fit
+        if n_tail < 2 * _LEAST_SHORTER_TAIL:
+            return whole
+        efficiency *= 4.0
+
+
+def _chance_of_maximum(log_w: NDArray[np.float64], n_tail: int, k: float) -> float:
+    """Chance that the largest of ``n_tail`` draws from a Pareto tail of shape k > 0 is as small as the largest weight.
+
+    P = (1 − (1 + (2ᵏ − 1) m/M)^(−1/k))ⁿ with the median M and the maximum m of what exceeds the threshold.
+    """
+    top = np.sort(log_w)[-n_tail - 1 :]
+    excess = np.exp(top[1:] - top[-1]) - np.exp(top[0] - top[-1])
+    median = float(np.median(excess))
+    if median <= 0.0:
+        return 1.0
+    beyond = (1.0 + (2.0**k - 1.0) * float(excess[-1]) / median) ** (-1.0 / k)
+    return float((1.0 - beyond) ** n_tail)
 
 
 def top_shares(log_w: ArrayLike, counts: Sequence[int] = TOP_COUNTS) -> dict[int, float]:

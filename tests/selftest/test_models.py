@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from boltzgen.coordinates.quality import base_samples
+from boltzgen.errors import Interrupted
 from boltzgen.models.particles import LennardJonesPair, SquareWellPair
 from boltzgen.models.rings import XYRing
 from boltzgen.models.wells import Mixture, MuellerBrown, Wells
-from boltzgen.selftest.check import run_case, square_log_det
+from boltzgen.selftest.check import attempt_case, run_case, square_log_det
 from boltzgen.selftest.modelled import double_well
 from boltzgen.training.challengers import can_propose
 
@@ -80,3 +81,23 @@ def test_a_determined_answer_needs_an_error_bar(case):
     assert log_z.stderr is None
     assert not log_z.is_met
     assert np.isfinite(log_z.value)
+
+
+def test_an_error_in_a_case_is_a_failed_check(case):
+    """Not an end of the other cases; but a stop that was asked for is one."""
+
+    def broken(x):
+        raise KeyError("no such thing")
+
+    [row] = attempt_case("that one", lambda: broken(0), 100, 0, 1, lambda progress: None).rows
+    assert (row.case, row.is_met) == ("that one", False)
+    assert "KeyError" in row.error
+    assert "test_models.py" in row.error
+    result = attempt_case("that one", lambda: replace(case, energy=broken), 100, 0, 1, lambda progress: None)
+    assert not any(row.is_met for row in result.rows)
+
+    def stopped(progress):
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        attempt_case("that one", lambda: case, 100, 0, 1, stopped)

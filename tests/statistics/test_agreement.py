@@ -45,6 +45,11 @@ def test_what_one_ensemble_never_saw_counts_by_how_often_it_would_have_seen_it(f
     assert np.sign(score) == np.sign(flow - counted)
 
 
+def test_a_state_found_once_with_a_large_weight_is_no_contradiction():
+    once = Estimate(0.01, None)  # of 500 effective samples, with a reference that has a tenth of it
+    assert abs(z_score(once, 500, Estimate(0.001, 0.0003), 10_000, 32)) < 4.0
+
+
 def test_no_score_without_errors():
     some = Estimate(0.5, None)
     assert z_score(some, 1000, Estimate(0.4, 0.01), 1000, 32) is None

@@ -119,3 +119,14 @@ def test_labels_that_fit_no_state_or_no_weight_are_refused():
         weighted_probabilities([0, 1, 1], 2, [0.0, 0.0], rng)
     with pytest.raises(ValueError, match="differ in shape"):
         free_energy_profile([0.5], [0.0, 0.0], [0.0, 1.0], rng)
+
+
+def test_a_population_of_few_samples_has_no_error():
+    """Neither of five samples, nor of fifty of which two have half of the weight, nor of all but five."""
+    labels = np.repeat([0, 1, 2, 3], [10_000, 5, 50, 50])
+    log_w = 0.05 * np.random.default_rng(7).normal(size=labels.size)
+    log_w[-2:] += np.log(30.0)
+    few = weighted_probabilities(labels, 4, log_w, np.random.default_rng(6))
+    assert [estimate.stderr is None for estimate in few] == [False, True, False, True]
+    rest = weighted_probabilities(np.where(labels == 1, 1, 0), 2, log_w, np.random.default_rng(6))
+    assert [estimate.stderr for estimate in rest] == [None, None]

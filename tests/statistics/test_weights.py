@@ -70,6 +70,27 @@ def test_equal_weights_are_perfect_but_a_plateau_of_the_largest_is_not():
     assert pareto_smooth(np.arange(24.0))[0] == np.inf
 
 
+@pytest.mark.parametrize("visits", [500, 50])
+def test_a_rare_state_of_bounded_weights_is_no_heavy_tail(visits):
+    """Few samples weigh 1.9, all others about 1: the largest is 2.3, whatever is fitted to the tail."""
+    rng = np.random.default_rng(7)
+    log_w = 0.02 * rng.normal(size=50_000)
+    log_w[:visits] += np.log(1.9) + 0.05 * rng.normal(size=visits)
+    khat, smoothed = pareto_smooth(log_w)
+    assert khat < 0.5
+    assert summarize_weights(log_w).log_z_stderr is not None
+    assert abs(np.exp(smoothed).mean() / np.exp(log_w).mean() - 1.0) < 1e-3
+
+
+def test_a_tail_that_is_heavy_stays_so():
+    """What shortens tails must not talk a heavy one down, nor a rare state whose weights scatter by powers of ten."""
+    rng = np.random.default_rng(8)
+    assert all(pareto_smooth(generalised_pareto(0.9, 50_000, rng))[0] > 0.7 for _ in range(20))
+    log_w = 0.02 * rng.normal(size=50_000)
+    log_w[:500] += 3.0 * rng.normal(size=500)
+    assert pareto_smooth(log_w)[0] > 0.7
+
+
 def test_shares_and_ess_without_the_largest_weights_by_hand():
     log_w = np.log([1.0, 5.0, 1.0, 3.0, 2.0])
     assert top_shares(log_w, (1, 3)) == {1: pytest.approx(5 / 12), 3: pytest.approx(10 / 12)}
