@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from boltzgen.probe import challenge, probe
 from boltzgen.probe.challenge import Challenge
 from boltzgen.probe.probe import MOST_WEIGHED, ProbeCoverage, ProbedState
+from boltzgen.probe.result import TROUBLES
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.free_energy import Estimate
@@ -118,7 +119,7 @@ def visit(system: System, basin: Basin | None, name: str, damage: Damage | None,
     )
     seconds = time.process_time() - started
     found = Estimate(weights.log_z, weights.log_z_stderr)
-    lost, suspected = (tuple(describe_state(one) for one in coverage.of_kind(kind)) for kind in ("lost", "suspected"))
+    troubles = {kind: tuple(describe_state(one) for one in coverage.of_kind(kind)) for kind in TROUBLES}
     return Visit(
         system.name,
         basin.name if basin else "",
@@ -128,7 +129,7 @@ def visit(system: System, basin: Basin | None, name: str, damage: Damage | None,
         weights,
         difference(found, log_z),
         coverage,
-        ProbeCheck(lost, suspected, probing._unexplained(coverage, found)),
+        ProbeCheck(**troubles, unexplained=probing._unexplained(coverage, found)),
         seconds / system.seconds,
     )
 

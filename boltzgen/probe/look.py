@@ -29,6 +29,9 @@ PART = 0.2
 MISSED, SIGMAS = 0.75, 4.0
 """A state is lost, too, if the samples' weights give it less than this share of its weight, by so many errors."""
 
+SCARCE = 5.0
+"""Times that the weights of the draws in a state exceed those of others on average, beyond which it is scarce."""
+
 FEWEST_STRUCTURES = 4
 """Challengers of a state from which on it is looked at."""
 
@@ -53,6 +56,7 @@ class Candidate:
     visited: float
     drawn: float
     weighted: float
+    weighted_error: float
     excess: float
 
     def contains(self, positions: NDArray) -> NDArray[np.bool_]:
@@ -117,7 +121,11 @@ class Look:
         cells, index = np.unique(np.concatenate([seen, drawn]), axis=0, return_inverse=True)
         index = index.reshape(-1)
         counts = np.bincount(index[len(seen) :], minlength=len(cells))
-        weights = np.bincount(index[len(seen) :], self._weights, minlength=len(cells))
+        own = index[len(seen) :]
+        weights = np.bincount(own, self._weights, minlength=len(cells))
+        # Of a weighted mean: Σ w² (1_S − share)².
+        squares = np.bincount(own, self._weights**2, minlength=len(cells))
+        errors = np.sqrt(squares * (1.0 - 2.0 * weights) + weights**2 * squares.sum())
         found = []
         for k in np.unique(index[: len(seen)]).tolist():
             members = np.flatnonzero(index[: len(seen)] == k)
@@ -131,10 +139,30 @@ class Look:
                     len(members) / len(seen),
                     float(counts[k]) / self._n,
                     float(weights[k]),
+                    float(errors[k]),
                     excess,
                 )
             )
         return found
+
+    def scarce(self, found: list[ProbedState]) -> list[ProbedState]:
+        """States of 1 % and more that by the samples' own weights are drawn far too rarely, if nothing is worse there.
+
+        Their figures are right on average, but rest on few draws, and what lies beside them may not be drawn at all.
+        """
+        told = [state.structures for state in found if state.kind in ("lost", "suspected")]
+        worse = np.concatenate(told) if told else np.zeros(0, dtype=np.intp)
+        several = self._several
+        singles = [one for k in several for one in self._cells((k,))] if len(several) > 1 else []
+        scarce = []
+        for one in [*self._joint, *singles]:
+            sure = one.weighted - 2.0 * one.weighted_error > SCARCE * one.drawn
+            if one.weighted >= LEAST_SHARE and sure and not np.isin(one.structures, worse).any():
+                state = self.judged(one, Estimate(float("nan"), None))
+                share = Estimate(one.weighted, one.weighted_error)
+                scarce.append(replace(state, kind="scarce", share=share))
+                worse = np.concatenate([worse, one.structures])
+        return scarce
 
     def is_explained(self, one: Candidate, found: list[ProbedState]) -> bool:
         """Whether most structures of a state of parts are in states that were looked at before."""

@@ -18,7 +18,7 @@ nevertheless miss a part of it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from boltzgen.flow.generator import Generator
 from boltzgen.probe.challenge import Challenge
 from boltzgen.probe.look import LEAST_SHARE, Look
 from boltzgen.probe.partition import find_partition
-from boltzgen.probe.result import ProbeCoverage, ProbedState
+from boltzgen.probe.result import Kind, ProbeCoverage, ProbedState
 from boltzgen.probe.weight import weigh_state
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.statistics.free_energy import Estimate
@@ -101,9 +101,9 @@ def probe(
             found += [state] if state.kind in ("suspected", "unsettled") else []
     found += look.outside()
     bridged = look.bridged(found) if bridges else unweighed
-    found = look.of_the_whole(found)
-    order = {"lost": 0, "suspected": 1, "unsettled": 2, "covered": 3, "rare": 4}
-    found.sort(key=lambda state: (order[state.kind], -np.nan_to_num(state.share.value, nan=state.visited)))
+    found = look.of_the_whole(found) + look.scarce(found)
+    order = get_args(Kind)
+    found.sort(key=lambda state: (order.index(state.kind), -np.nan_to_num(state.share.value, nan=state.visited)))
     return ProbeCoverage(
         tuple(found),
         look.n_states,

@@ -11,21 +11,25 @@ from numpy.typing import NDArray
 
 from boltzgen.statistics.free_energy import Estimate
 
-Kind = Literal["lost", "suspected", "unsettled", "rare", "covered"]
+Kind = Literal["lost", "suspected", "scarce", "unsettled", "covered", "rare"]
+"""The worst first."""
+
+TROUBLES: tuple[Kind, ...] = ("lost", "suspected", "scarce")
+"""Kinds that stand in the way of a clean verdict."""
 
 
 @dataclass(frozen=True)
 class ProbedState:
-    """A state that challengers visit where weights are large, and what was found.
+    """A state that challengers visit where weights are large, or the samples' own are, and what was found.
 
     Attributes
     ----------
     name
         By the cuts that tell it from others.
     kind
-        ``lost``; ``suspected`` of it, where it could not be weighed and challengers are often there; ``unsettled``
-        where they are not; ``rare``, below 1 % of the ensemble; ``covered`` after all: the flow draws it, with weights
-        that scatter.
+        ``lost``; ``suspected`` of it, where it could not be weighed and challengers are often there; ``scarce``, drawn
+        far too rarely by the samples' own weights; ``unsettled``, not weighed where challengers are seldom; ``rare``,
+        below 1 % of the ensemble; ``covered`` after all: the flow draws it, with weights that scatter.
     share
         Z_S/Z, its estimated share of the ensemble; NaN, and no error, where it could not be weighed.
     drawn, weighted

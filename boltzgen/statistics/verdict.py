@@ -50,12 +50,15 @@ class ProbeCheck:
         States that the flow hardly ever draws.
     suspected
         States that it may have lost, of which this could not be settled.
+    scarce
+        States that it draws far too rarely, if with the right weights.
     unexplained
         What else contradicts the flow.
     """
 
     lost: tuple[str, ...] = ()
     suspected: tuple[str, ...] = ()
+    scarce: tuple[str, ...] = ()
     unexplained: tuple[str, ...] = ()
 
 
@@ -123,6 +126,12 @@ def _doubts(probe: ProbeCheck) -> tuple[str, ...]:
             "weighs could not be determined. Train on from the structures found: `boltzgen train RUN --resume "
             "--seed-basins`; or settle it by a longer simulation: `boltzgen md RUN`, then `boltzgen analyze RUN "
             "--reference RUN/md.h5`."
+        )
+    if probe.scarce:
+        doubts.append(
+            f"The flow draws far too rarely {_listed(probe.scarce)}: the weights make up for it, but few draws stand "
+            "behind it, and what lies beside it may be missing. Train on from the structures found: `boltzgen train "
+            "RUN --resume --seed-basins`; or train longer."
         )
     doubts += [f"{one} Train longer, or hotter: --set train.start_temperature=1000." for one in probe.unexplained]
     return tuple(doubts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from boltzgen.errors import InputError
+from boltzgen.probe.result import TROUBLES
 from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import RunDirectory, check_parent, read_provenance
 from boltzgen.storage.tree import get_tree
@@ -41,9 +42,7 @@ def read_basins(directory: RunDirectory) -> Basins:
     check_parent(read_provenance(directory.analysis_h5), directory.ensemble_h5)
     summary = stored_summary(directory.analysis_h5)
     states = [one["state"] for one in summary.get("reference", {}).get("lost_states", [])]
-    states += [
-        one["state"] for one in summary.get("probe", {}).get("states", []) if one["kind"] in ("lost", "suspected")
-    ]
+    states += [one["state"] for one in summary.get("probe", {}).get("states", []) if one["kind"] in TROUBLES]
     with open_hdf5(directory.analysis_h5) as file:
         tree = get_tree(file["lost_states"]) if "lost_states" in file else None
     if tree is None:

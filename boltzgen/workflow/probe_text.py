@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from boltzgen.probe.result import TROUBLES
+
 Table = tuple[Sequence[str], list[tuple[str, ...]]]
 """Header, which may be empty, and rows."""
 
@@ -14,6 +16,7 @@ MOST_LINES = 8
 KINDS = {
     "lost": "lost",
     "suspected": "perhaps lost",
+    "scarce": "drawn too rarely",
     "unsettled": "not weighed",
     "covered": "drawn, if with large weights",
     "rare": "rare, below 1 % of the ensemble",
@@ -23,7 +26,7 @@ KINDS = {
 def probe_lines(probe: Mapping[str, Any]) -> list[str]:
     """What was done, and the states with large weights: those that are lost with their torsions."""
     lines = [f"{name:<14}{text}" for name, text in _findings(probe).items()]
-    told = [one for one in probe["states"] if one["kind"] in ("lost", "suspected")]
+    told = [one for one in probe["states"] if one["kind"] in TROUBLES]
     for one in told[:MOST_LINES]:
         drawn = f"drawn {_percent(one['drawn_share'])}, weighted {_percent(one['weighted_share'])}"
         lines.append(f"  {KINDS[one['kind']]}: {one['state']}, {_share(one)}, {drawn}")
@@ -71,6 +74,7 @@ def _findings(probe: Mapping[str, Any]) -> dict[str, str]:
     cost += "" if share is None else f", {100 * share:.1f} % of the training's time"
     text = f"{probe['n_challengers']:,} challengers in {probe['n_states']:,} joint states; {counts['lost']} lost"
     text += f", {counts['suspected']} perhaps lost" if counts["suspected"] else ""
+    text += f", {counts['scarce']} drawn too rarely" if counts["scarce"] else ""
     text += f", {counts['rare']} thin but rare" if counts["rare"] else ""
     text += f", {counts['unsettled']} thin and not weighed" if counts["unsettled"] else ""
     largest = probe["largest_excess"]

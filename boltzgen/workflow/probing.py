@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from boltzgen.analysis.torsions import dihedral
 from boltzgen.probe import ProbeCoverage, ProbedState, challenge, probe
 from boltzgen.probe.partition import turning_torsions
+from boltzgen.probe.result import TROUBLES
 from boltzgen.probe.weight import ENERGIES
 from boltzgen.statistics.free_energy import Estimate
 from boltzgen.statistics.verdict import ProbeCheck
@@ -75,7 +76,7 @@ class ProbeBudget:
 class Probed:
     """What the probe says of an ensemble: in words, as plain values, and structures of what is lost.
 
-    ``structures (k, atoms, 3)`` nm: one of each lost state, then of each suspected one; ``basins (n, atoms, 3)``: up to
+    ``structures (k, atoms, 3)`` nm: one of each lost, suspected and scarce state; ``basins (n, atoms, 3)``: up to
     :data:`BASIN_STRUCTURES` of each.
     """
 
@@ -108,7 +109,7 @@ def probe_run(directory: RunDirectory, frames: Frames, temperature: float, log_z
         most_weighed=budget.weighed,
         bridges=frames.inner == 1 and frames.refine == 0,
     )
-    found = [*coverage.lost, *coverage.of_kind("suspected")]
+    found = [state for kind in TROUBLES for state in coverage.of_kind(kind)]
     structures = np.array([challengers.positions[state.structures[0]] for state in found])
     basins = [challengers.positions[_some(state.structures)] for state in found]
     seconds = time.monotonic() - started
@@ -128,6 +129,7 @@ def probe_run(directory: RunDirectory, frames: Frames, temperature: float, log_z
     check = ProbeCheck(
         tuple(_in_words(state) for state in coverage.lost),
         tuple(_in_words(state) for state in coverage.of_kind("suspected")),
+        tuple(_in_words(state) for state in coverage.of_kind("scarce")),
         _unexplained(coverage, log_z),
     )
     return Probed(check, summary, structures, np.concatenate(basins) if basins else structures)

@@ -79,9 +79,16 @@ def test_a_missing_combination_is_lost_where_each_coordinate_alone_looks_right(s
     assert lost.name.count(",") == 1  # two coordinates tell it
 
 
-def test_a_state_drawn_ten_times_too_rarely_is_not_lost():
-    """The threshold is e³ = 20; its weights are good enough to tell."""
-    assert probed(Flow(lambda x: np.where(both_right(x), 0.1, 1.0))).lost == ()
+def test_a_state_drawn_ten_times_too_rarely_is_scarce_and_not_lost():
+    """The threshold of loss is e³ = 20; its weights are good enough to tell."""
+    (scarce,) = probed(Flow(lambda x: np.where(both_right(x), 0.1, 1.0))).states
+    assert scarce.kind == "scarce"
+    assert abs(scarce.share.value - 0.25) < 4.0 * scarce.share.stderr
+    assert scarce.drawn == pytest.approx(0.1 / 3.1, abs=0.005)
+
+
+def test_a_state_drawn_three_times_too_rarely_is_no_trouble():
+    assert probed(Flow(lambda x: np.where(both_right(x), 1.0 / 3.0, 1.0))).states == ()
 
 
 def test_a_part_of_a_state_that_is_missed_is_lost_though_the_state_is_drawn():

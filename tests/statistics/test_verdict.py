@@ -79,7 +79,7 @@ def test_a_probe_that_found_nothing_passes_and_what_it_found_lost_fails_with_wha
     assert "--seed-basins" in failed.reasons[0]
 
 
-@pytest.mark.parametrize("finding", [{"suspected": ("a:ap",)}, {"unexplained": ("a:ap.",)}])
+@pytest.mark.parametrize("finding", [{"suspected": ("a:ap",)}, {"scarce": ("a:ap",)}, {"unexplained": ("a:ap.",)}])
 def test_a_doubt_of_the_probe_leaves_the_ensemble_unverified_also_beside_a_reference(finding):
     for reference in (None, AGREES):
         verdict = judge(SOUND, reference, probe=ProbeCheck(**finding))
