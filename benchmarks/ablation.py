@@ -15,7 +15,8 @@ from boltzgen.config import SampleConfig
 from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.harmonic import whitened
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import RunDirectory

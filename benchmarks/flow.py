@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from boltzgen.flow import compiled
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.native import kernels
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.training.gradient import GradientWorkers

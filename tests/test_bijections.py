@@ -10,8 +10,10 @@ import torch
 from boltzgen.coordinates import charts
 from boltzgen.coordinates.internal import Internal, InternalToCartesian, log_volume
 from boltzgen.coordinates.zmatrix import build_zmatrix
+from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.coupling import AffineHead, StiffCoupling, TorsionFlow
-from boltzgen.flow.generator import Architecture, Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.flow.spline import circular_spline, rotate, sinh_arcsinh
 
 TOLERANCE = 1e-9

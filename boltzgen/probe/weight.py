@@ -22,7 +22,8 @@ from torch import Tensor
 
 from boltzgen.coordinates.locate import locate
 from boltzgen.dynamics.langevin import Langevin, Walkers, slowed_masses
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.probe.challenge import FRICTION, TIMESTEP
 from boltzgen.probe.density import NormalDensity
 from boltzgen.statistics.bridge import bridge_log_z

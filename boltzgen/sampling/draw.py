@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from boltzgen.errors import InputError
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.estimator import Estimator
 from boltzgen.target import AnyTarget

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.sampling.annealed import Annealing, tune
 from boltzgen.sampling.extended import Draws, ExtendedTarget
 from boltzgen.sampling.marginal import Marginal, marginal

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.target import AnyTarget
 
 

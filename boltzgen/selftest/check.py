@@ -15,7 +15,8 @@ from torch import Tensor
 from boltzgen.coordinates.protocol import Coordinates
 from boltzgen.coordinates.quality import autograd_log_det, base_samples
 from boltzgen.errors import Interrupted
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.progress import Progress
 from boltzgen.sampling.draw import BoltzmannGenerator, Samples
 from boltzgen.selftest.case import Array, Case

@@ -27,7 +27,8 @@ from boltzgen.dynamics.langevin import slowed_masses
 from boltzgen.dynamics.minimise import minimise
 from boltzgen.dynamics.replica_exchange import Frame, ReplicaExchange, geometric_temperatures
 from boltzgen.errors import InputError
-from boltzgen.flow.generator import Generator, Lead, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Lead, Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget, Target
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 
 HELD_OUT_BLOCKS = 50
 """Frames are cut into so many consecutive blocks, and each tenth is held out: neighbours in a trajectory are alike."""

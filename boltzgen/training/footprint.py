@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.target import AnyTarget
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.gradient import PART_SIZE

@@ -12,7 +12,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget
 from boltzgen.training.challengers import Challengers

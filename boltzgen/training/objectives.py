@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Generator, Lead, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Lead, Slow
 from boltzgen.target import AnyTarget
 
 PAIR_SOFTENING = 200.0

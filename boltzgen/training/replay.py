@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boltzgen.flow.generator import Slow
+from boltzgen.flow.latents import Slow
 from boltzgen.training.objectives import Scored
 
 REPLAY_CAPACITY = 100_000

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from boltzgen.errors import BoltzgenError, InputError
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.progress import Progress
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget

@@ -15,7 +15,7 @@ import torch
 from boltzgen.config import TrainConfig
 from boltzgen.coordinates.locate import locate
 from boltzgen.errors import InputError
-from boltzgen.flow.generator import Slow
+from boltzgen.flow.latents import Slow
 from boltzgen.molecule import Molecule
 from boltzgen.progress import Reporter
 from boltzgen.storage.frames import ForeignFrames, read_frames, trajectory_kind

@@ -11,7 +11,8 @@ import torch
 from boltzgen.config import SampleConfig
 from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.errors import EnvironmentProblem, InputError
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.storage.atomic import open_hdf5
 from boltzgen.storage.runs import Provenance, RunDirectory, check_parent, read_provenance

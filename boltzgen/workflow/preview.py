@@ -11,7 +11,8 @@ import numpy as np
 
 from boltzgen.config import Config
 from boltzgen.constants import thermal_energy
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.target import Target
 from boltzgen.training.footprint import training_memory

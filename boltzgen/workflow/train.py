@@ -13,7 +13,8 @@ import torch
 
 from boltzgen.config import Config, TrainConfig
 from boltzgen.errors import ConflictError, InputError
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.interrupts import Interrupts
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
 from boltzgen.storage.runs import RunDirectory, read_provenance

@@ -7,7 +7,8 @@ import pytest
 import torch
 from damaged import DamagedGenerator, Shifted, Shrunk, branch_of, turned
 
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.models.wells import Wells
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.selftest import geometry

@@ -9,7 +9,8 @@ from intervals import Trial, coverage_table
 from random_targets import KINDS, random_case
 from scipy.stats import multivariate_normal
 
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.sampling.draw import BoltzmannGenerator, Samples
 from boltzgen.selftest.check import Row, estimates
 

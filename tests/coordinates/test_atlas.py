@@ -18,7 +18,8 @@ from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.dynamics.minimise import minimise
 from boltzgen.energy import from_openmm
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.sampling.extended import ExtendedTarget
 from boltzgen.statistics.weights import summarize_weights

@@ -15,7 +15,8 @@ from boltzgen.constants import thermal_energy
 from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.weights import kish_ess, log_z, normalized_weights
 from boltzgen.target import Target

@@ -14,7 +14,7 @@ from boltzgen.constants import thermal_energy
 from boltzgen.coordinates.fitting import fit_coordinates
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
-from boltzgen.flow.generator import Architecture
+from boltzgen.flow.architecture import Architecture
 from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.weights import summarize_weights

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from boltzgen.flow import compiled
+from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.compiled import Rows
-from boltzgen.flow.generator import Architecture, Generator, Slow
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.flow.spline import circular_splines, sinh_arcsinh
 from boltzgen.native import load
 

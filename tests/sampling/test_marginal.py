@@ -10,7 +10,8 @@ import torch
 
 from boltzgen.coordinates.symmetry import random_images
 from boltzgen.errors import InputError
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.sampling.extended import Draws

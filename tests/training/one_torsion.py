@@ -15,7 +15,8 @@ from boltzgen.coordinates.internal import Internal
 from boltzgen.coordinates.locate import locate
 from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
-from boltzgen.flow.generator import Architecture, Slow
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.latents import Slow
 from boltzgen.molecule import Molecule
 from boltzgen.target import Target
 from boltzgen.training.data import DataSet, LatentFrames

@@ -12,7 +12,7 @@ from one_torsion import OneTorsion
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from boltzgen.coordinates.charts import wrap
-from boltzgen.flow.generator import Slow
+from boltzgen.flow.latents import Slow
 from boltzgen.training.budget import STEPS_TO_JUDGE
 from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, Challengers, Structures
 from boltzgen.training.method import ANNEALED, DATA

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.training.footprint import _saved_bytes, training_memory
 from boltzgen.training.method import ANNEALED, DATA, ENERGY
 from boltzgen.training.replay import REPLAY_CAPACITY

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boltzgen.flow.generator import Slow
+from boltzgen.flow.latents import Slow
 from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows
 from boltzgen.training.objectives import Scored
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from one_torsion import K_ANGLE, K_BOND, KT, R0, THETA0, OneTorsion
 
-from boltzgen.flow.generator import Architecture, Generator, Slow
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.training.data import DataSet, LatentFrames, held_out_loss, negative_log_likelihood
 from boltzgen.training.gradient import GradientWorkers, Sources, StepPlan

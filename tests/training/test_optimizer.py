@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from boltzgen.flow.generator import Architecture, Generator
+from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.generator import Generator
 from boltzgen.training.optimizer import STEP, Optimizer, _orthogonal
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from boltzgen.flow.generator import Architecture
+from boltzgen.flow.architecture import Architecture
 from boltzgen.training.annealing import Cooling, Schedule
 from boltzgen.training.objectives import reverse_kl, score
 from boltzgen.training.replay import ESS_FLOOR, HOT_CAPACITY, REPLAY_CAPACITY, _tempering

@@ -13,7 +13,7 @@ from bent_chain import chain_system, prepare_chain
 
 from boltzgen import workflow
 from boltzgen.config import resolve_config
-from boltzgen.flow.generator import Slow
+from boltzgen.flow.latents import Slow
 from boltzgen.statistics.free_energy import Estimate
 from boltzgen.statistics.thermodynamics import Step
 from boltzgen.storage.runs import RunDirectory

@@ -1,0 +1,48 @@
+"""Sizes of a generator."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from boltzgen.coordinates.protocol import Coordinates
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a generator."""
+
+    n_torsions: int
+    n_stiff: int
+    n_charts: int = 1
+    n_bins: int = 16
+    torsion_hidden: int = 64
+    stiff_hidden: int = 128
+    n_couplings: int = 5
+    levers: tuple[int, ...] = ()
+    """Stiff coordinates that are drawn before the others; if there are any, all are centred by relaxation."""
+    relaxation: int = 12
+    """Energies that relax all stiff coordinates; half of them relax the others, once the levers are drawn."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levers", tuple(int(lever) for lever in self.levers))
+
+    @property
+    def energies_per_draw(self) -> int:
+        """Energies behind a draw: its own, and those of relaxation."""
+        return 1 + (self.relaxation + self.relaxation // 2 if self.levers else 0)
+
+    @classmethod
+    def of(cls, coordinates: Coordinates, *, relaxes: bool = True, **sizes: int) -> Architecture:
+        """The architecture for the coordinates of a system, without relaxation if so asked.
+
+        ``sizes`` replace the defaults.
+        """
+        levers = coordinates.levers if relaxes else ()
+        return cls(coordinates.n_torsions, coordinates.n_stiff, coordinates.n_charts, levers=levers, **sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary, to be stored."""
+        return asdict(self) | {"levers": np.asarray(self.levers, dtype=np.int64)}
