@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ from boltzgen.selftest import catalog, springs
 
 @pytest.fixture
 def one_case(monkeypatch):
-    monkeypatch.setattr(catalog, "QUICK", (lambda: springs.diatomic(5000),))
+    monkeypatch.setattr(catalog, "QUICK", (partial(springs.diatomic, 5000),))
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -37,7 +38,7 @@ def test_right_answers_exit_0_with_one_object(one_case, monkeypatch, capsys):
 def test_a_wrong_answer_exits_7_and_is_named(monkeypatch, capsys):
     right = springs.diatomic(5000)
     wrong = type(right)(**{**vars(right), "log_z": right.log_z + 0.1})
-    monkeypatch.setattr(catalog, "QUICK", (lambda: wrong,))
+    monkeypatch.setattr(catalog, "QUICK", (partial(lambda: wrong),))
     code, printed = run(monkeypatch, capsys)
     assert code == 7
     assert "failed: diatomic, ln Z" in printed.out
