@@ -2,6 +2,7 @@
 
 python benchmarks/trust.py exact [--seed 0]                  all systems with exact answers
 python benchmarks/trust.py intervals [--targets 100] [--repeats 10] [--seed 0]     whether error bars are honest
+python benchmarks/trust.py zoo FOLDER [--basins 6] [--honest 4] [--seed 100]          damaged flows: who is caught
 python benchmarks/trust.py bugs [--only 0:10] [--cases 0:4] [--seed 0]             planted bugs: who is noticed
 
 FOLDER has trained runs of other molecules, named peptide-NAME.run and ring-NAME.run.
