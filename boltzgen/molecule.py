@@ -50,6 +50,15 @@ class Molecule:
         """Number of atoms."""
         return len(self.atomic_numbers)
 
+    @property
+    def neighbours(self) -> list[list[int]]:
+        """The atoms bonded to each atom, in the order of the bonds."""
+        near: list[list[int]] = [[] for _ in self.atomic_numbers]
+        for i, j in self.bonds:
+            near[i].append(j)
+            near[j].append(i)
+        return near
+
     def residue_label(self, atom: int) -> str:
         """Name and number of the residue of an atom, such as ``ALA2``."""
         residue = self.residue_of_atom[atom]

@@ -89,22 +89,19 @@ def radius_of_gyration(positions: NDArray, masses: Sequence[float] | NDArray) ->
 def farthest_atoms(molecule: Molecule) -> tuple[int, int] | None:
     """The two heavy atoms with most bonds between them, the first such pair; None with fewer than two."""
     heavy = [k for k, number in enumerate(molecule.atomic_numbers) if number > 1]
-    pairs = [(steps, -a, -b) for a in heavy for b, steps in _steps_from(molecule, a) if a < b and b in set(heavy)]
+    near = molecule.neighbours
+    pairs = [(steps, -a, -b) for a in heavy for b, steps in _steps_from(near, a) if a < b and b in set(heavy)]
     if not pairs:
         return None
     _, a, b = max(pairs)
     return -a, -b
 
 
-def _steps_from(molecule: Molecule, start: int) -> Iterator[tuple[int, int]]:
+def _steps_from(near: Sequence[Sequence[int]], start: int) -> Iterator[tuple[int, int]]:
     """Every atom with the number of bonds to it from ``start``, breadth first."""
-    neighbours: dict[int, list[int]] = {}
-    for i, j in molecule.bonds:
-        neighbours.setdefault(i, []).append(j)
-        neighbours.setdefault(j, []).append(i)
     seen, layer, steps = {start}, [start], 0
     while layer:
         yield from ((atom, steps) for atom in layer)
-        layer = sorted({b for a in layer for b in neighbours.get(a, []) if b not in seen})
+        layer = sorted({b for a in layer for b in near[a] if b not in seen})
         seen.update(layer)
         steps += 1

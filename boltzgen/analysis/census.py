@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +18,7 @@ def amide_torsions(molecule: Molecule) -> dict[str, tuple[int, int, int, int]]:
     The oxygen is one without other neighbours, and no bond in a ring counts; a formamide takes its hydrogen in place
     of the first carbon. Primary amides, whose two sides are equal, are left out.
     """
-    near: dict[int, list[int]] = {atom: [] for atom in range(molecule.n_atoms)}
-    for i, j in molecule.bonds:
-        near[i].append(j)
-        near[j].append(i)
+    near = molecule.neighbours
     number = molecule.atomic_numbers
     named = {frozenset(atoms[1:3]): (name, atoms) for name, atoms in molecule.torsions.items()}
     found = {}
@@ -57,7 +56,7 @@ def cis_shares(
     }
 
 
-def _connected(near: dict[int, list[int]], start: int, end: int, without: tuple[int, int]) -> bool:
+def _connected(near: Sequence[Sequence[int]], start: int, end: int, without: tuple[int, int]) -> bool:
     """Whether a path that avoids two atoms joins two others: whether the bond between those is in a ring."""
     seen, stack = {start, *without}, [start]
     while stack:

@@ -94,16 +94,16 @@ class Look:
         self.n_states = len(joint)
         self.largest_excess = max((one.excess for one in joint), default=float("nan"))
         self._joint = joint
+        self._singles = [one for k in self._several for one in self._cells((k,))] if len(self._several) > 1 else []
 
     def candidates(self) -> tuple[list[Candidate], list[Candidate]]:
         """Thin states: joint ones, the most visited first; those of single parts and of pairs.
 
         In a long molecule every joint state is rare; what is lost is then a state of one part or two, in many others.
         """
-        singles = [one for k in self._several for one in self._cells((k,))]
         pairs = [one for pair in combinations(self._several, 2) for one in self._cells(pair)]
         # Two parts make a pair the joint state itself, one part a single.
-        lumps = (singles if len(self._several) > 1 else []) + (pairs if len(self._several) > 2 else [])
+        lumps = self._singles + (pairs if len(self._several) > 2 else [])
         lumps = [one for one in lumps if one.visited >= LEAST_SHARE]
         thin = [one for one in self._joint if self._is_thin(one)]
         thin.sort(key=lambda one: -one.visited)
@@ -152,10 +152,8 @@ class Look:
         """
         told = [state.structures for state in found if state.kind in ("lost", "suspected")]
         worse = np.concatenate(told) if told else np.zeros(0, dtype=np.intp)
-        several = self._several
-        singles = [one for k in several for one in self._cells((k,))] if len(several) > 1 else []
         scarce = []
-        for one in [*self._joint, *singles]:
+        for one in [*self._joint, *self._singles]:
             sure = one.weighted - 2.0 * one.weighted_error > SCARCE * one.drawn
             if one.weighted >= LEAST_SHARE and sure and not np.isin(one.structures, worse).any():
                 state = self.judged(one, Estimate(float("nan"), None))

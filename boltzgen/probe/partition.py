@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from boltzgen.analysis.cuts import Cut, basin_cuts
+from boltzgen.analysis.cuts import Cut, basin_cuts, well_cuts
 from boltzgen.analysis.states import TorsionStates, find_states
 from boltzgen.analysis.surfaces import RING_SHAPE
 from boltzgen.analysis.torsions import dihedral
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.molecule import Molecule
 from boltzgen.target import AnyTarget, Target
 
@@ -59,14 +60,11 @@ def find_partition(target: AnyTarget, samples: NDArray, log_w: NDArray[np.float6
     angles = _molecular_angles(target) if isinstance(target, Target) else _latent_angles(target)
     drawn, seen = angles(samples), angles(challengers)
     cuts = basin_cuts(target.molecule.torsions) if isinstance(target, Target) else []
-    planes = {name for cut in cuts for name in cut.torsions}
-    for name in seen:
-        if name == RING_SHAPE:
-            shapes = tuple(str(k + 1) for k in range(target.coordinates.n_charts))
-            cuts.append(Cut(name, shapes, (name,), lambda shape: shape.astype(np.intp)))
-        elif name not in planes:
-            states = common_states(drawn[name], log_w, seen[name])
-            cuts.append(Cut(name.removeprefix("tor:"), states.names, (name,), states.assign))
+    turning: dict[str, tuple[int, ...]] = {name: () for name in seen if name != RING_SHAPE}
+    cuts += well_cuts(turning, lambda name: common_states(drawn[name], log_w, seen[name]))
+    if RING_SHAPE in seen:
+        shapes = tuple(str(k + 1) for k in range(target.coordinates.n_charts))
+        cuts.append(Cut(RING_SHAPE, shapes, (RING_SHAPE,), lambda shape: shape.astype(np.intp)))
     return Partition(angles, tuple(cuts))
 
 
@@ -78,11 +76,10 @@ def common_states(drawn: NDArray, log_w: NDArray[np.float64], seen: NDArray) -> 
 
 def turning_torsions(target: Target) -> dict[str, tuple[int, ...]]:
     """Named torsions of the molecule, then slow ones that have no name, such as those of hydroxyl groups."""
-    molecule, z = target.molecule, target.coordinates.zmatrix
+    molecule, atlas = target.molecule, target.coordinates
     torsions: dict[str, tuple[int, ...]] = dict(molecule.torsions)
     known = {frozenset(atoms[1:3]) for atoms in torsions.values()}
-    for row in z.slow[: len(z.slow) - len(z.rotors)]:
-        atoms = tuple(int(column[row]) for column in (z.atom, z.bond, z.angle, z.torsion))
+    for atoms in atlas.slow_atoms[: atlas.n_torsions - atlas.n_rotors]:
         if frozenset(atoms[1:3]) not in known:
             torsions[f"tor:{_label(molecule, atoms)}"] = atoms
     return torsions
@@ -100,7 +97,7 @@ def _molecular_angles(target: Target) -> Callable[[NDArray], Angles]:
     def angles(positions: NDArray) -> Angles:
         found: dict[str, NDArray] = {name: dihedral(positions, atoms) for name, atoms in torsions.items()}
         if atlas.n_charts > 1:
-            found[RING_SHAPE] = atlas.assign(_batch_last(positions)).numpy()
+            found[RING_SHAPE] = atlas.assign(batch_last(positions)).numpy()
         return found or {RIGID: np.zeros(len(positions))}
 
     return angles
@@ -110,12 +107,8 @@ def _latent_angles(target: AnyTarget) -> Callable[[NDArray], Angles]:
     chart = target.coordinates.charts[0]
 
     def angles(positions: NDArray) -> Angles:
-        circles, lines, _ = chart.from_cartesian(_batch_last(positions))
+        circles, lines, _ = chart.from_cartesian(batch_last(positions))
         columns = torch.cat([circles, 2.0 * (lines / LINE_WIDTH).atan()], dim=1).numpy().T
         return {f"coordinate {k}": column for k, column in enumerate(columns, start=1)}
 
     return angles
-
-
-def _batch_last(positions: NDArray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(positions, dtype=np.float64)).permute(1, 2, 0).contiguous()

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.coordinates.locate import locate
 from boltzgen.dynamics.langevin import Langevin, Walkers, slowed_masses
 from boltzgen.flow.generator import Generator
@@ -171,7 +172,7 @@ def _local_dynamics(target: Target, positions: NDArray, rng: torch.Generator) ->
 
 
 def _located(target: AnyTarget, positions: NDArray, chain: NDArray[np.intp]) -> _Frames:
-    x = torch.as_tensor(np.asarray(positions, dtype=np.float64)).permute(1, 2, 0).contiguous()
+    x = batch_last(positions)
     u = target.reduced_potential(x)
     if isinstance(target, Target):
         found = locate(target.coordinates, x)

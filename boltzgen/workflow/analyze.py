@@ -10,7 +10,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
 from boltzgen.analysis.comparison import Comparison
 from boltzgen.analysis.plot_style import render
@@ -19,6 +18,7 @@ from boltzgen.analysis.report import html_report, profile_csv, representatives, 
 from boltzgen.analysis.surfaces import EnsembleAnalysis, analyze_ensemble
 from boltzgen.analysis.torsions import BASINS
 from boltzgen.config import AnalyzeConfig, Config
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.errors import GateError
 from boltzgen.molecule import Molecule
 from boltzgen.statistics.agreement import free_energy
@@ -109,8 +109,7 @@ def _shapes(target: Target, frames: Frames) -> np.ndarray | None:
     """The chart of each frame, 0 the one of the lowest minimum; None if there is one chart."""
     if target.coordinates.n_charts == 1:
         return None
-    x = torch.as_tensor(np.asarray(frames.positions, dtype=np.float64)).permute(1, 2, 0)
-    return target.coordinates.assign(x).numpy()
+    return target.coordinates.assign(batch_last(frames.positions)).numpy()
 
 
 def _checked_ensemble(directory: RunDirectory) -> Provenance:
@@ -180,7 +179,11 @@ def _write_analysis_files(
     """Plots, tables and representative structures; returns the pixels of the plots and the files written."""
     with open_hdf5(directory.flow_h5) as file:
         history = get_tree(file["history"])
-    figures = analysis_figures(analysis, comparison) | trust.figures() | {"training": training_figure(history)}
+    figures = (
+        analysis_figures(analysis, comparison)
+        | trust.figures(analysis.weights.khat)
+        | {"training": training_figure(history)}
+    )
     directory.plots.mkdir(exist_ok=True)
     pixels, written = {}, []
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from boltzgen.analysis.census import cis_shares
 from boltzgen.coordinates.configuration import Configuration
 from boltzgen.coordinates.edge import edge_atoms, edge_distance
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.sampling.latent_scores import latent_scores
@@ -74,7 +75,7 @@ def check_ensemble(directory: RunDirectory, target: Target, frames: Frames, temp
     """Run all checks on an ensemble at ``temperature`` in K; ``target`` has the energy that it is weighted for."""
     trained, generator = load_drawn(directory)
     some = _first(frames, MOST_FRAMES)
-    x = _batch_last(some.positions)
+    x = batch_last(some.positions)
     with open_hdf5(directory.system_h5) as file:
         reference = get_tree(file["conformers"])["positions"][0]
     ladder, rungs = temperature_ladder(directory, trained, seed)
@@ -109,7 +110,7 @@ def round_trip(generator: BoltzmannGenerator, seed: int) -> Check:
 def stored_weights(generator: BoltzmannGenerator, target: Target, frames: Frames, temperature: float) -> Check:
     """Whether energies, and densities of plain draws, in the file are those of its structures."""
     some = _first(frames, PROBES)
-    u = target.reduced_potential(_batch_last(some.positions), temperature).numpy()
+    u = target.reduced_potential(batch_last(some.positions), temperature).numpy()
     counts = some.log_weight > log_z(frames.log_weight)[0] - DEEPEST
     off = np.abs(u - some.reduced_potential)
     if some.inner == 1 and some.refine == 0:
@@ -210,10 +211,6 @@ def edge_of_support(target: Target, x: torch.Tensor, log_w: NDArray[np.float64])
 def _first(frames: Frames, n: int) -> Frames:
     columns = (frames.positions, frames.log_prob, frames.reduced_potential, frames.log_weight)
     return Frames(*(column[:n] for column in columns), inner=frames.inner, refine=frames.refine)
-
-
-def _batch_last(positions: NDArray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(positions, dtype=np.float64)).permute(1, 2, 0).contiguous()
 
 
 def _counted(n: int, what: str) -> str:

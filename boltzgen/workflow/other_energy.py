@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from boltzgen.config import ReweightConfig
 from boltzgen.constants import thermal_energy
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.energy.potential import PotentialEnergy
 from boltzgen.progress import Progress, Reporter
 from boltzgen.storage.runs import RunDirectory
@@ -104,7 +105,7 @@ def reduced_potentials(
     done = 0
     with torch.no_grad():
         for frames in np.array_split(positions, max(1, -(-len(positions) // BATCH))):
-            x = torch.as_tensor(frames, dtype=torch.float64).permute(1, 2, 0).contiguous()
+            x = batch_last(frames)
             parts.append((energy.potential.batch_last(x, None) / thermal_energy(temperature)).numpy())
             done += len(frames)
             reporter.progress(Progress("reweight", done / len(positions), None, {"energies": done}))

@@ -15,6 +15,7 @@ from boltzgen.analysis.coverage import Coverage, CoveredState, find_lost_states
 from boltzgen.analysis.surfaces import EnsembleAnalysis
 from boltzgen.config import AnalyzeConfig
 from boltzgen.coordinates.configuration import Configuration
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.errors import ConflictError
 from boltzgen.simulation import Simulation
 from boltzgen.statistics.agreement import free_energy, sample_mean
@@ -102,8 +103,7 @@ def _probes(simulation: Simulation) -> NDArray[np.intp]:
 
 
 def _positions(simulation: Simulation, places: NDArray[np.intp]) -> torch.Tensor:
-    frames = simulation.positions[places[:, 0], places[:, 1]]
-    return torch.as_tensor(frames, dtype=torch.float64).permute(1, 2, 0).contiguous()
+    return batch_last(simulation.positions[places[:, 0], places[:, 1]])
 
 
 def _check_energy(path: Path, simulation: Simulation, target: Target, temperature: float) -> None:

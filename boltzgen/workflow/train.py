@@ -75,9 +75,9 @@ def train_on(
     """Go on with a finished training, led to the basins that it has lost; the flow is replaced by a better one."""
     basins = read_basins(directory)
     _, flow, hottest = load_flow(directory)
-    settings = config.train
+    settings, before = config.train, stored_summary(directory.flow_h5)
     if not settings.max_energies and settings.time_budget is None:
-        again = stored_summary(directory.flow_h5)["n_energy_evaluations"] or energy_budget(settings)
+        again = before["n_energy_evaluations"] or energy_budget(settings)
         settings = settings.model_copy(update={"max_energies": again})
     settings = settings.model_copy(update={"start_temperature": max(hottest, target.temperature)})
     config = config.model_copy(update={"train": settings})
@@ -94,7 +94,7 @@ def train_on(
             _resume(trainer, stage)
         context.reporter.info(f"goes on from {directory.flow_h5}, led to {', '.join(basins.states)}")
         learnt_from = {"data": data.summary} if data else {}
-        earlier = {name: stored_summary(directory.flow_h5)[name] for name in CUMULATIVE}
+        earlier = {name: before[name] for name in CUMULATIVE}
         return _run(trainer, stage, {**learnt_from, "seeded_with": list(basins.states), "earlier": earlier})
 
 

@@ -13,7 +13,6 @@ from boltzgen.analysis.plots import ess_figure
 from boltzgen.config import AnalyzeConfig
 from boltzgen.statistics.check import Check
 from boltzgen.statistics.growth import Growth, ess_growth
-from boltzgen.statistics.weights import pareto_smooth
 from boltzgen.storage.runs import RunDirectory
 from boltzgen.storage.trajectory import Frames
 from boltzgen.target import Target
@@ -27,7 +26,6 @@ class Trust:
     checked: Checked
     growth: Growth
     averages: dict[str, Average]
-    khat: float
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -44,9 +42,9 @@ class Trust:
             "averages": {name: {**asdict(one.estimate), "unit": one.unit} for name, one in self.averages.items()},
         }
 
-    def figures(self) -> dict[str, Figure]:
-        """Figures by the stem of the file they are stored under."""
-        return {"ess": ess_figure(self.growth, self.khat)}
+    def figures(self, khat: float) -> dict[str, Figure]:
+        """Figures by the stem of the file they are stored under, given k̂ of the weights."""
+        return {"ess": ess_figure(self.growth, khat)}
 
 
 def assess(
@@ -66,5 +64,4 @@ def assess(
         check_ensemble(directory, target, frames, temperature, seed),
         ess_growth(frames.log_weight),
         averages,
-        pareto_smooth(frames.log_weight)[0],
     )
