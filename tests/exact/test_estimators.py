@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from test_log_z import K_ANGLE, K_BOND, POLYMER_LOG_Z, R0, THETA0, bare_molecule, polymer
+from test_log_z import K_ANGLE, K_BOND, POLYMER_LOG_Z, R0, THETA0, polymer
 
 from boltzgen.analysis.torsions import dihedral
 from boltzgen.constants import thermal_energy
-from boltzgen.coordinates.fitting import fit_coordinates
-from boltzgen.coordinates.zmatrix import build_zmatrix
-from boltzgen.energy import from_openmm
 from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.generator import Generator
 from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.selftest.molecule import molecular_target
 from boltzgen.statistics.weights import kish_ess, log_z, normalized_weights
-from boltzgen.target import Target
 
 MAX_Z = 4.0
 """Standard errors; a right answer fails once in 16,000 runs, and the seeds are fixed."""
@@ -67,15 +64,10 @@ def generator():
     """An untrained flow whose last layers are noise: wrong in torsions, stiff coordinates and their coupling."""
     system, positions = polymer()
     numbers, bonds = (6, 6, 6, 6), ((0, 1), (1, 2), (2, 3))
-    potential = from_openmm(system)
-    kT = thermal_energy(300.0)
-    coordinates = fit_coordinates(
-        build_zmatrix(numbers, bonds), positions, lambda x: potential.batch_last(x, 200.0) / kT
-    ).coordinates
-    target = Target(bare_molecule(numbers, bonds), potential, coordinates, 300.0)
+    target = molecular_target(system, numbers, bonds, positions, 300.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        flow = Generator(Architecture.of(coordinates))
+        flow = Generator(Architecture.of(target.coordinates))
         for name, parameter in flow.named_parameters():
             if name.endswith(("4.weight", "4.bias")):
                 torch.nn.init.normal_(parameter, std=0.03)

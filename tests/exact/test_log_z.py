@@ -11,48 +11,20 @@ from openmm import app, unit
 from scipy.integrate import quad
 
 from boltzgen.constants import thermal_energy
-from boltzgen.coordinates.fitting import fit_coordinates
-from boltzgen.coordinates.zmatrix import build_zmatrix
 from boltzgen.energy import from_openmm
 from boltzgen.flow.architecture import Architecture
-from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
+from boltzgen.selftest.molecule import molecular_target
 from boltzgen.statistics.weights import summarize_weights
-from boltzgen.target import Target
 from boltzgen.training.trainer import Trainer, TrainSettings
 
 MAX_Z = 4.0
 """Standard errors; a right answer fails once in 16,000 runs, and the seed is fixed."""
 
 
-def bare_molecule(atomic_numbers, bonds):
-    n = len(atomic_numbers)
-    return Molecule(
-        atomic_numbers=atomic_numbers,
-        masses=(12.0,) * n,
-        atom_names=tuple(f"X{k}" for k in range(n)),
-        residue_of_atom=(0,) * n,
-        residue_names=("MOL",),
-        residue_numbers=(1,),
-        bonds=bonds,
-        rigid_bonds=(),
-        planar_atoms=(),
-        torsions={},
-        smiles="",
-        formula="",
-        charge=0,
-    )
-
-
 def weights_of(system, atomic_numbers, bonds, positions, n=20_000):
-    potential = from_openmm(system)
-    kT = thermal_energy(300.0)
-    zmatrix = build_zmatrix(atomic_numbers, bonds)
-    fitted = fit_coordinates(zmatrix, positions, lambda x: potential.batch_last(x, 200.0) / kT)
-    target = Target(bare_molecule(atomic_numbers, bonds), potential, fitted.coordinates, 300.0)
-    target = Target.from_tree(target.to_tree())
-    architecture = Architecture.of(fitted.coordinates)
-    trainer = Trainer(target, architecture, TrainSettings(max_energies=100_000))
+    target = molecular_target(system, atomic_numbers, bonds, positions, 300.0)
+    trainer = Trainer(target, Architecture.of(target.coordinates), TrainSettings(max_energies=100_000))
     assert trainer.run(lambda progress: None, lambda: True, lambda: None)
     samples = BoltzmannGenerator(target, trainer.average).sample(n, seed=1)
     return summarize_weights(samples.log_weight)
