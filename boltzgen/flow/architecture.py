@@ -9,6 +9,9 @@ import numpy as np
 
 from boltzgen.coordinates.protocol import Coordinates
 
+RELAXED_DRAW = 4.0
+"""Of Ace-Ala₅-Nme and Ace-Ala₉-Nme; their energies alone are 19 to one."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -33,6 +36,11 @@ class Architecture:
     def energies_per_draw(self) -> int:
         """Energies behind a draw: its own, and those of relaxation."""
         return 1 + (self.relaxation + self.relaxation // 2 if self.levers else 0)
+
+    @property
+    def cost_of_draw(self) -> float:
+        """Time that learning from a draw takes, about, in units of that without relaxation."""
+        return RELAXED_DRAW if self.levers else 1.0
 
     @classmethod
     def of(cls, coordinates: Coordinates, *, relaxes: bool = True, **sizes: int) -> Architecture:

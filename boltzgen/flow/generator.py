@@ -38,6 +38,11 @@ class Generator(nn.Module):
         self.torsion_flow = TorsionFlow(a.n_torsions, a.n_bins, a.torsion_hidden, n_label + 1)
         self.stiff_flow = CentredStiffFlow(a, n_context) if a.levers else StiffFlow(a, n_context)
 
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Weights of q(k) and q(τ | k)."""
+        of_slow = (self.torsion_flow, *([self.label_logits] if self.label_logits else []))
+        return [parameter for module in of_slow for parameter in module.parameters()]
+
     def attach(self, target: AnyTarget) -> Self:
         """Let stiff coordinates relax on a target, if the architecture asks for that."""
         if isinstance(self.stiff_flow, CentredStiffFlow):

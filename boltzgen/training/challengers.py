@@ -67,8 +67,8 @@ THIN = 3.0
 KERNELS = 512
 """Structures around which slow coordinates are proposed at a time."""
 
-KERNEL_WIDTH = 0.2
-"""Radians."""
+KERNEL_WIDTH = 0.3
+"""Radians, about the width of a well."""
 
 
 def can_propose(target: AnyTarget) -> TypeGuard[Target]:

@@ -42,3 +42,8 @@ class Counters:
         self.frames += batch if method.data else 0
         self.seconds_energy += step.seconds_energy
         self.seconds_flow += step.seconds_flow
+
+    def add_slow_step(self, step: StepGradient, batch: int) -> None:
+        """Count a step of the slow coordinates alone."""
+        self.replayed += batch
+        self.seconds_flow += step.seconds_flow

@@ -49,7 +49,7 @@ def training_memory(
     # All that is remembered, and the pools of two temperatures; a label and the weight of a pool are two words each.
     hot = HOT_CAPACITY if method.hot_share else 0.0
     remembered, pooled = 1.0 + Cooling.levels * hot, 1.0 + hot
-    words = remembered * (architecture.n_torsions + 4) + pooled * (architecture.n_torsions + 5)
+    words = remembered * (architecture.n_torsions + 5) + pooled * (architecture.n_torsions + 6)
     replay = 4 * REPLAY_CAPACITY * words if method.replay else 0.0
     return int(BACKWARD * of_one * batch + COPIES_OF_WEIGHTS * weights + replay)
 
@@ -71,7 +71,7 @@ def _saved_bytes(generator: Generator, target: AnyTarget, n: int, method: Method
         if method.own:
             losses.append(reverse_kl(score(generator, target, n, rng, through_slow=method.through_slow)))
         if method.replay:
-            losses.append(forward_kl(generator, drawn.slow))
+            losses.append(forward_kl(generator.log_prob_slow(drawn.slow)))
         if method.data:
             losses.append(-generator.log_prob(drawn.slow, drawn.stiff).mean())
         if method.spread:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from boltzgen.flow.generator import Generator
-from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget
 from boltzgen.training.challengers import Challengers
@@ -25,12 +24,13 @@ from boltzgen.training.objectives import (
     broad_choice,
     forward_kl,
     label_surrogate,
+    log_variance,
     reverse_kl,
     score,
     score_led,
 )
 from boltzgen.training.reaction import ReactionCoordinate, spread_loss
-from boltzgen.training.replay import Pool
+from boltzgen.training.replay import Pool, Recalled
 
 PART_SIZE = 1024
 """Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
@@ -65,14 +65,14 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Part:
-    """Gradient per parameter of a part of a step, and what came out of its draws.
+    """Gradient per parameter of a part of a step, None where it does not move, and what came out of its draws.
 
     ``scored`` has all draws, detached; ``own`` those of them that have no uniform coordinate and an energy.
     ``losses`` are means by name, before their weights. Seconds are of this thread.
     """
 
     n: int
-    gradients: list[Tensor]
+    gradients: list[Tensor | None]
     scored: list[Scored]
     own: Scored | None
     losses: dict[str, float]
@@ -85,7 +85,7 @@ class Part:
 class StepGradient:
     """The sum over the parts of a step; seconds are summed over threads."""
 
-    gradients: list[Tensor]
+    gradients: list[Tensor | None]
     scored: list[Scored]
     own: list[Scored]
     losses: dict[str, float]
@@ -99,10 +99,7 @@ class StepGradient:
         total = sum(part.n for part in parts)
         names = [name for name in parts[0].losses if all(name in part.losses for part in parts)]
         return cls(
-            gradients=[
-                reduce(torch.add, column).contiguous()
-                for column in zip(*(part.gradients for part in parts), strict=True)
-            ],
+            gradients=[_sum(column) for column in zip(*(part.gradients for part in parts), strict=True)],
             scored=[scored for part in parts for scored in part.scored],
             own=[part.own for part in parts if part.own],
             losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
@@ -110,6 +107,12 @@ class StepGradient:
             seconds_energy=sum(part.seconds_energy for part in parts),
             seconds_flow=sum(part.seconds_flow for part in parts),
         )
+
+
+def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """Of one parameter over parts; None if it does not move."""
+    moving = [gradient for gradient in gradients if gradient is not None]
+    return reduce(torch.add, moving).contiguous() if moving else None
 
 
 @dataclass
@@ -144,6 +147,7 @@ class GradientWorkers:
         self._generator, self._target, self._method = generator, target, method
         self._sources = sources or Sources()
         self._parameters = list(generator.parameters())
+        self._of_slow = {id(parameter) for parameter in generator.slow_parameters()}
         self._device = self._parameters[0].device
         coordinates = target.coordinates
         broad = list(range(coordinates.n_torsions - coordinates.n_rotors))
@@ -163,10 +167,21 @@ class GradientWorkers:
 
     def step(self, plan: StepPlan) -> StepGradient:
         """The gradient of one step: the sum over its parts."""
+        return self._sum_of_parts(self._part, plan)
+
+    def slow_step(self, plan: StepPlan, number: int) -> StepGradient:
+        """The gradient of the slow coordinates alone, from as many earlier draws again; ``number`` tells it apart."""
+
+        def part(job: tuple[StepPlan, int, int]) -> Part:
+            return self._slow_part(job, number)
+
+        return self._sum_of_parts(part, plan)
+
+    def _sum_of_parts(self, part: Callable[[tuple[StepPlan, int, int]], Part], plan: StepPlan) -> StepGradient:
         n_parts = self._n_parts(plan.batch)
-        sizes = [(plan.batch + part) // n_parts for part in range(n_parts)]
-        jobs = [(plan, n, part) for part, n in enumerate(sizes)]
-        return StepGradient.of(list(self._pool.map(self._part, jobs) if self._pool else map(self._part, jobs)))
+        sizes = [(plan.batch + k) // n_parts for k in range(n_parts)]
+        jobs = [(plan, n, k) for k, n in enumerate(sizes)]
+        return StepGradient.of(list(self._pool.map(part, jobs) if self._pool else map(part, jobs)))
 
     def _n_parts(self, batch: int) -> int:
         if self._device.type != "cpu":
@@ -179,16 +194,15 @@ class GradientWorkers:
         rng = random_stream(Purpose.DRAWS, (*plan.seed, part), self._device)
         work = _Work(plan, rng, Clock(), 0.0 * self._parameters[0].sum())
         n_led = int(method.challengers * n) if plan.challengers else 0
-        n_hot = 0 if plan.hot is None else int(method.hot_share * n)
+        n_hot = self._n_hot(plan, n)
         if n_led:
             self._led(work, n_led)
         if method.own:
             self._own(work, n - n_led, n_hot)
         if method.replay and plan.pools:
-            shares = (n - n_hot, n_hot) if len(plan.pools) > 1 else (n,)
-            drawn_of = zip(plan.pools, shares, strict=True)
-            replayed = Slow.cat([pool.draw(k, work.rng) for pool, k in drawn_of if k])  # the last few have none hot
-            work.add("forward_kl", method.replay * n, forward_kl(self._generator, replayed))
+            recalled = Recalled.cat(_recall(plan, n, n_hot, work.rng))
+            log_q = self._generator.log_prob_slow(recalled.slow)
+            work.add("forward_kl", method.replay * n, forward_kl(log_q))
         if method.data and sources.data:
             frames = sources.data.training.draw(n, work.rng)
             work.add("data", method.data * n, negative_log_likelihood(self._generator, frames))
@@ -205,6 +219,26 @@ class GradientWorkers:
             work.clock.energy,
             time.perf_counter() - started - work.clock.energy,
         )
+
+    def _slow_part(self, job: tuple[StepPlan, int, int], number: int) -> Part:
+        plan, n, part = job
+        started = time.perf_counter()
+        rng = random_stream(Purpose.DRAWS, (*plan.seed, part, number), self._device)
+        parts = _recall(plan, n, self._n_hot(plan, n), rng)
+        every = Recalled.cat(parts)
+        log_q = self._generator.log_prob_slow(every.slow)
+        sizes = [len(one.log_p) for one in parts]
+        ratios = zip(log_q.split(sizes), every.log_p.split(sizes), strict=True)
+        spread = sum((len(q) * log_variance(q, p) for q, p in ratios), log_q.new_zeros(()))
+        loss = (n * forward_kl(log_q) + spread) / plan.batch
+        moving = [parameter for parameter in self._parameters if id(parameter) in self._of_slow]
+        of = dict(zip(map(id, moving), torch.autograd.grad(loss, moving, materialize_grads=True), strict=True))
+        gradients = [of.get(id(parameter)) for parameter in self._parameters]
+        seconds = time.perf_counter() - started
+        return Part(n, gradients, [], None, {"log_variance": spread.item() / n}, 0, 0.0, seconds)
+
+    def _n_hot(self, plan: StepPlan, n: int) -> int:
+        return 0 if plan.hot is None else int(self._method.hot_share * n)
 
     def _led(self, work: _Work, n: int) -> None:
         """Draws whose slow coordinates challengers propose."""
@@ -243,3 +277,9 @@ class GradientWorkers:
         latent = self._generator.sample(n, work.rng, torch.full((n,), work.plan.heat, device=self._device))
         x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
         return spread_loss(coordinate.values(x), coordinate)
+
+
+def _recall(plan: StepPlan, n: int, n_hot: int, rng: torch.Generator) -> list[Recalled]:
+    """``n`` earlier draws, of them ``n_hot`` at the other temperature if there is one; a part for each temperature."""
+    shares = (n - n_hot, n_hot) if len(plan.pools) > 1 else (n,)
+    return [pool.resample(k, rng) for pool, k in zip(plan.pools, shares, strict=True) if k]  # the last few have none

@@ -32,6 +32,7 @@ COLUMNS = (
     "frames",
     "loss_reverse_kl",
     "loss_forward_kl",
+    "loss_log_variance",
     "loss_data",
     "loss_spread",
     "held_out_nll",

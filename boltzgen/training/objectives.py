@@ -18,6 +18,9 @@ PAIR_SOFTENING = 200.0
 LOSS_CLIP = 10.0
 """nats above the median where the per-sample loss turns logarithmic: a clash must not drown the batch."""
 
+RATIO_BOUND = 3.0
+"""nats from the median beyond which ln p/q of a draw of the slow coordinates pulls no harder."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -141,9 +144,19 @@ def label_surrogate(generator: Generator, scored: Scored) -> Tensor:
     return ((loss - loss.mean()) * generator.log_prob_label(scored.slow)).mean()
 
 
-def forward_kl(generator: Generator, slow: Slow) -> Tensor:
-    """KL(p‖q) of the slow coordinates up to a constant, −E_p[ln q(k, τ)], on draws distributed as p; a scalar."""
-    return -generator.log_prob_slow(slow).mean()
+def forward_kl(log_q: Tensor) -> Tensor:
+    """KL(p‖q) up to a constant, −E_p[ln q], of draws distributed as p with densities ``log_q (n,)``; a scalar."""
+    return -log_q.mean()
+
+
+def log_variance(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """½ E[(ln p − ln q − c)²] where c is the median of ln p − ln q, and linear beyond a bound; a scalar.
+
+    Zero at q ∝ p alone, wherever the draws ``(n,)`` come from: each tells the density at its place, where the forward
+    KL learns from their number. Source: Richter et al., VarGrad, arXiv:2010.10436; Huber, Ann. Math. Stat. 35, 73.
+    """
+    ratio = log_p - log_q
+    return torch.nn.functional.huber_loss(ratio, ratio.detach().median().expand_as(ratio), delta=RATIO_BOUND)
 
 
 def broad_choice(n: int, n_broad: int, candidates: Tensor, rng: torch.Generator) -> Tensor:

@@ -48,12 +48,13 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One step along the gradients of all weights."""
+        """One step along the gradients; weights without one stay."""
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
         for parameter, momentum in zip(self._hidden, self._momenta, strict=True):
-            assert parameter.grad is not None
+            if parameter.grad is None:
+                continue
             momentum.lerp_(parameter.grad, 1.0 - MOMENTUM)
             ahead = parameter.grad.lerp(momentum, MOMENTUM)
             parameter.add_(_orthogonal(ahead), alpha=-rate * STEP * math.sqrt(max(parameter.shape)))

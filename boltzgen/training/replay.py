@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,42 @@ ESS_FLOOR = 0.2
 
 
 @dataclass(frozen=True)
+class Recalled:
+    """Slow coordinates of n earlier draws with what was found there, ``log_p (n,)``.
+
+    That is ln p(k, τ) of the target, up to ln Z, as the one draw of stiff coordinates tells it: w q(k, τ).
+    """
+
+    slow: Slow
+    log_p: Tensor
+
+    def __getitem__(self, index: Tensor) -> Recalled:
+        return Recalled(self.slow[index], self.log_p[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Recalled]) -> Recalled:
+        """Parts one after the other."""
+        return cls(Slow.cat([part.slow for part in parts]), torch.cat([part.log_p for part in parts]))
+
+    def to_tree(self) -> dict[str, Any]:
+        """Nested arrays, to be stored."""
+        return {**self.slow.to_tree(), "log_p": self.log_p.cpu().numpy()}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Recalled:
+        """Build from what :meth:`to_tree` returned."""
+        return cls(Slow.from_tree(tree, device), torch.as_tensor(tree["log_p"], device=device))
+
+
+@dataclass(frozen=True)
 class Pool:
-    """Slow coordinates of n draws and their normalised weights ``(n,)``, tempered by the power λ.
+    """Draws at one temperature and their normalised weights ``(n,)``, tempered by the power λ.
 
     ``ess_fraction`` is the effective share of the weights before that, ``log_z`` the logarithm
     of their mean.
     """
 
-    slow: Slow
+    draws: Recalled
     weights: Tensor
     tempering: float
     ess_fraction: float
@@ -41,17 +69,17 @@ class Pool:
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""
         numbers = {name: getattr(self, name) for name in ("tempering", "ess_fraction", "log_z")}
-        return {**self.slow.to_tree(), "weights": self.weights.cpu().numpy(), **numbers}
+        return {**self.draws.to_tree(), "weights": self.weights.cpu().numpy(), **numbers}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], device: torch.device) -> Pool:
         """Build from what :meth:`to_tree` returned."""
         weights = torch.as_tensor(tree["weights"], device=device)
-        return cls(Slow.from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"], tree["log_z"])
+        return cls(Recalled.from_tree(tree, device), weights, tree["tempering"], tree["ess_fraction"], tree["log_z"])
 
-    def draw(self, n: int, rng: torch.Generator) -> Slow:
-        """Resample ``n`` by weight, with replacement."""
-        return self.slow[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
+    def resample(self, n: int, rng: torch.Generator) -> Recalled:
+        """``n`` draws by weight, with replacement."""
+        return self.draws[torch.multinomial(self.weights, n, replacement=True, generator=rng)]
 
 
 class Replay:
@@ -62,14 +90,15 @@ class Replay:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._rungs: dict[float, deque[tuple[Slow, Tensor]]] = {}
+        self._rungs: dict[float, deque[tuple[Recalled, Tensor]]] = {}
 
     def add(self, scored: Scored) -> None:
         """Remember a batch of detached draws; those whose weight is not finite are left out."""
         good = scored.select(torch.isfinite(scored.log_weight))
         for heat in good.slow.heat.unique().tolist():
-            of_rung = good.select(good.slow.heat == heat)
-            self._rungs.setdefault(heat, deque()).append((of_rung.slow, of_rung.log_weight))
+            some = good.select(good.slow.heat == heat)
+            draws = Recalled(some.slow, some.log_weight + some.log_prob_slow)
+            self._rungs.setdefault(heat, deque()).append((draws, some.log_weight))
         for heat, batches in self._rungs.items():
             capacity = self._capacity * (1.0 if heat == min(self._rungs) else HOT_CAPACITY)
             while _size(batches) > capacity:
@@ -79,17 +108,17 @@ class Replay:
         """The draws as nested arrays, to be stored."""
         batches = [batch for rung in self._rungs.values() for batch in rung]
         return {
-            str(k): {**slow.to_tree(), "log_weight": log_weight.cpu().numpy()}
-            for k, (slow, log_weight) in enumerate(batches)
+            str(k): {**draws.to_tree(), "log_weight": log_weight.cpu().numpy()}
+            for k, (draws, log_weight) in enumerate(batches)
         }
 
     def load_tree(self, tree: Mapping[str, Any], device: torch.device) -> None:
         """Remember what :meth:`to_tree` returned instead."""
         self._rungs = {}
         for key in sorted(tree, key=int):
-            slow = Slow.from_tree(tree[key], device)
-            batch = slow, torch.as_tensor(tree[key]["log_weight"], device=device)
-            self._rungs.setdefault(slow.heat[0].item(), deque()).append(batch)
+            draws = Recalled.from_tree(tree[key], device)
+            batch = draws, torch.as_tensor(tree[key]["log_weight"], device=device)
+            self._rungs.setdefault(draws.slow.heat[0].item(), deque()).append(batch)
 
     def pool(self, heat: float) -> Pool | None:
         """All draws at a temperature, weights tempered to an effective share of at least ``ESS_FLOOR``; None if none.
@@ -99,15 +128,15 @@ class Replay:
         batches = self._rungs.get(heat)
         if not batches:
             return None
-        slow = Slow.cat([slow for slow, _ in batches])
+        draws = Recalled.cat([draws for draws, _ in batches])
         log_weight = torch.cat([w for _, w in batches]).double()
         tempering = _tempering(log_weight)
         weights = torch.softmax(tempering * log_weight, dim=0)
         log_z = torch.logsumexp(log_weight, dim=0).item() - math.log(len(log_weight))
-        return Pool(slow, weights, tempering, effective_share(log_weight), log_z)
+        return Pool(draws, weights, tempering, effective_share(log_weight), log_z)
 
 
-def _size(batches: deque[tuple[Slow, Tensor]]) -> int:
+def _size(batches: deque[tuple[Recalled, Tensor]]) -> int:
     return sum(len(log_weight) for _, log_weight in batches)
 
 

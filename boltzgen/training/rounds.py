@@ -21,11 +21,13 @@ BURN_IN = 0.2
 class Rounds:
     """Rounds of exchange; none where the budget is too small for enough.
 
-    They take ``share`` of the energies, those of relaxation aside: ``share`` to 1 − ``share`` energies for each draw.
+    They take ``share`` of the energies where a draw takes one. Where it takes more, and ``cost`` times as long, they
+    take as much of the time: ``share`` to 1 − ``share`` energies, times ``cost``, for each draw.
     """
 
     budget: Budget
     share: float
+    cost: float = 1.0
 
     @property
     def length(self) -> float:
@@ -40,7 +42,7 @@ class Rounds:
 
     @property
     def _for_each_draw(self) -> float:
-        return self.share / (1.0 - self.share)
+        return self.cost * self.share / (1.0 - self.share)
 
     @property
     def _in_all(self) -> float:

@@ -35,6 +35,9 @@ GRADIENT_CLIP = 10.0
 AVERAGING_STEPS = 50
 """Time constant, in steps, of the moving average of the weights."""
 
+SLOW_STEPS = 3
+"""Steps of the slow coordinates alone, on earlier draws, after each step whose draws take many energies."""
+
 MAX_SKIPPED_IN_A_ROW = 20
 
 JUDGE_EVERY = 100
@@ -107,10 +110,14 @@ class Trainer:
         from_data = self.method.learns_from_data_alone
         cost = architecture.energies_per_draw
         self.budget = Budget(self.counters, settings.max_energies, settings.time_budget, cost=cost, of_frames=from_data)
-        self.rounds = Rounds(self.budget, settings.exchange_share if self.challengers else 0.0)
+        self.rounds = Rounds(
+            self.budget, settings.exchange_share if self.challengers else 0.0, architecture.cost_of_draw
+        )
         held_out = self.sources.data.held_out if self.sources.data else None
         self.held_out = HeldOut(held_out, best_wins=from_data)
         self.history: list[dict[str, float]] = []
+        learns_from_draws_alone = self.method.replay and not (self.method.data or self.method.spread)
+        self._slow_steps = SLOW_STEPS if architecture.levers and learns_from_draws_alone else 0
         self._skipped_in_a_row = 0
 
     def begin_from(self, flow: Generator, basins: torch.Tensor) -> None:
@@ -209,11 +216,14 @@ class Trainer:
         seed = (self.settings.seed, counters.step)
         heat = memory.heat(self.cooling.level)
         waited = -time.perf_counter()
-        step = workers.step(StepPlan(batch, heat, memory.hot, memory.pools, seed, challengers))
+        plan = StepPlan(batch, heat, memory.hot, memory.pools, seed, challengers)
+        step = workers.step(plan)
         waited += time.perf_counter()
         counters.add_step(step, batch, self.method, replays=bool(memory.pools))
         memory.add(step.scored)
-        self._move(step, rate)
+        if self._move(step, rate):
+            waited += self._move_slow(workers, plan, rate, step.losses)
+            self._update_average()
         counters.step += 1
         held_out = self.held_out.judge(self.average, self.budget.progress)
         counters.add_energies(self.generator.take_energies())
@@ -236,17 +246,29 @@ class Trainer:
         if is_time and self.cooling.finished and self.memory.is_current:
             challengers.judge(self.average, self.memory.pools[0].log_z)
 
-    def _move(self, step: StepGradient, rate: float) -> None:
-        """Move the weights and their average along a gradient, or skip the step if it is not finite."""
+    def _move_slow(self, workers: GradientWorkers, plan: StepPlan, rate: float, losses: dict[str, float]) -> float:
+        """Move the slow coordinates further, adding to ``losses``; returns the seconds of the gradients."""
+        seconds = 0.0
+        for number in range(1, 1 + (self._slow_steps if plan.pools else 0)):
+            started = time.perf_counter()
+            step = workers.slow_step(plan, number)
+            seconds += time.perf_counter() - started
+            self.counters.add_slow_step(step, plan.batch)
+            losses |= step.losses
+            self._move(step, rate)
+        return seconds
+
+    def _move(self, step: StepGradient, rate: float) -> bool:
+        """Move the weights along a gradient, or skip the step if it is not finite; whether they moved."""
         for parameter, gradient in zip(self.generator.parameters(), step.gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), GRADIENT_CLIP, foreach=True)
         if bool(torch.isfinite(norm)):
             self.optimizer.step(rate)
             self._skipped_in_a_row = 0
-            self._update_average()
-        else:
-            self._count_skipped(step.scored)
+            return True
+        self._count_skipped(step.scored)
+        return False
 
     def _end_if_enough(self) -> None:
         """End early where draws at the target's temperature are as good as independent samples.

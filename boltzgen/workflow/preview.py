@@ -64,8 +64,8 @@ def preview(
         n_frames = sum(len(file.positions) for file in read_data(config.train, target.molecule, target.temperature))
     if trains and done and train_stage(directory, target, config, device, context).is_done():
         done.append("train")
-    budget = energy_budget(config.train, n_frames)
     architecture = Architecture.of(target.coordinates, relaxes=not method.through_slow)
+    budget = energy_budget(config.train, architecture, n_frames)
     memory = training_memory(
         target, architecture, device, config.threads or available_cores(), method, budget or math.inf
     )

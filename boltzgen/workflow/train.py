@@ -32,7 +32,7 @@ from boltzgen.workflow.stage import Context, Stage, StageResult, Summary, stored
 from boltzgen.workflow.summary import train_text
 
 PRESETS = {"quick": 600_000, "standard": 15_000_000, "thorough": 60_000_000}
-"""Energy evaluations of a training run."""
+"""Energy evaluations of a training run; where a draw takes more than one, as many as take about as long."""
 
 CUMULATIVE = ("n_energy_evaluations", "n_force_evaluations", "n_exchange_energies", "n_failed", "frames", "seconds")
 """Counts of a training that those of the one before it are added to."""
@@ -77,7 +77,7 @@ def train_on(
     _, flow, hottest = load_flow(directory)
     settings, before = config.train, stored_summary(directory.flow_h5)
     if not settings.max_energies and settings.time_budget is None:
-        again = before["n_energy_evaluations"] or energy_budget(settings)
+        again = before["n_energy_evaluations"] or energy_budget(settings, flow.architecture)
         settings = settings.model_copy(update={"max_energies": again})
     settings = settings.model_copy(update={"start_temperature": max(hottest, target.temperature)})
     config = config.model_copy(update={"train": settings})
@@ -124,12 +124,14 @@ def _exclude(settings: TrainConfig) -> set[str]:
     return {"device", "data"} | (set() if settings.seed_basins else {"seed_basins"})
 
 
-def energy_budget(settings: TrainConfig, n_frames: int = 0) -> int | None:
+def energy_budget(settings: TrainConfig, architecture: Architecture, n_frames: int = 0) -> int | None:
     """Energy evaluations of a training, or draws of frames if it learns from these alone; None if a time ends it."""
     if settings.max_energies or settings.time_budget is not None:
         return settings.max_energies
     of_preset = PRESETS[settings.preset]
-    return min(of_preset, EPOCHS * n_frames) if method_of(settings).learns_from_data_alone else of_preset
+    if method_of(settings).learns_from_data_alone:
+        return min(of_preset, EPOCHS * n_frames)
+    return round(of_preset * architecture.energies_per_draw / architecture.cost_of_draw)
 
 
 def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:
@@ -192,19 +194,19 @@ def _trainer(
     target: Target, config: Config, device: torch.device, sources: Sources, trained: Generator | None = None
 ) -> Trainer:
     """A trainer with the settings of a run, of the architecture of a ``trained`` flow if it is to go on with that."""
-    settings = config.train
+    settings, method = config.train, method_of(config.train)
+    fresh = Architecture.of(target.coordinates, relaxes=not method.through_slow)
+    architecture = trained.architecture if trained else fresh
     train_settings = TrainSettings(
-        max_energies=energy_budget(settings, len(sources.data.training) if sources.data else 0),
+        max_energies=energy_budget(settings, architecture, len(sources.data.training) if sources.data else 0),
         time_budget=settings.time_budget,
         start_temperature=settings.start_temperature,
         exchange_share=settings.exchange_share,
         learning_rate=settings.learning_rate,
         seed=config.seed,
-        method=method_of(settings),
+        method=method,
     )
     threads = config.threads or available_cores()
-    fresh = Architecture.of(target.coordinates, relaxes=not train_settings.method.through_slow)
-    architecture = trained.architecture if trained else fresh
     return Trainer(target, architecture, train_settings, device, threads, sources)
 
 

@@ -91,6 +91,17 @@ def test_exchange_is_due_when_it_lags_behind_its_share():
     assert [rounds.is_burnt_in(int(share * 2_500_000)) for share in (BURN_IN, 1.01 * BURN_IN)] == [False, True]
 
 
+def test_dear_draws_leave_exchange_its_share_of_the_time():
+    """Of draws with 19 energies each, four times as slow: 4 · 1/3 energies of exchange for each."""
+    counters = Counters(energies=19 * 30_000)
+    rounds = Rounds(Budget(counters, 19 * 1_000_000, cost=19), 0.25, 4.0)
+    assert rounds.is_due(0)
+    counters.energies += 40_000
+    assert rounds.is_due(39_999)
+    assert not rounds.is_due(40_000)
+    assert rounds.expected_draws == pytest.approx(19e6 / (19.0 + 4.0 / 3.0))
+
+
 def test_the_first_round_of_a_time_budget_waits_for_the_speed():
     """By a guess of the speed it might take half of the time where energies are slow."""
     counters = Counters(step=19, energies=5_000, seconds=1.0)

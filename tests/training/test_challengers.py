@@ -183,8 +183,8 @@ def test_what_is_replayed_is_counted_without_the_led_draws(double, monkeypatch):
         drawn.append(n)
         return draw_of_pool(pool, n, rng)
 
-    draw_of_pool = Pool.draw
-    monkeypatch.setattr(Pool, "draw", draw)
+    draw_of_pool = Pool.resample
+    monkeypatch.setattr(Pool, "resample", draw)
     trainer = double.train(ANNEALED, **MOSTLY_EXCHANGE)
     assert trainer.history[-1]["challengers"] > 100
     assert trainer.counters.replayed == sum(drawn)

@@ -168,8 +168,8 @@ def test_a_step_of_annealing_is_the_sum_that_it_was_before_there_were_methods(di
     good, is_hot = torch.isfinite(scored.log_weight), heats == hot
     groups = good & (uniform < 0) & ~is_hot, good & (uniform >= 0), good & is_hot
     loss = sum(int(group.sum()) * reverse_kl(scored.select(group)) for group in groups)
-    replayed = Slow.cat([pools[0].draw(225, rng), pools[1].draw(25, rng)])
-    loss = loss + 250 * forward_kl(generator, replayed)
+    replayed = Slow.cat([pools[0].resample(225, rng).slow, pools[1].resample(25, rng).slow])
+    loss = loss + 250 * forward_kl(generator.log_prob_slow(replayed))
     expected = torch.autograd.grad(loss / 250, list(generator.parameters()), materialize_grads=True)
     assert all(torch.equal(a, b) for a, b in zip(step.gradients, expected, strict=True))
 

@@ -162,7 +162,7 @@ def test_draws_of_other_temperatures_are_remembered_and_kept_apart(dipeptide_tar
     heats = [trainer.memory.heat(level) for level in range(trainer.cooling.levels + 1)]
     pools = [trainer.memory.replay.pool(heat) for heat in heats]
     assert all(
-        pool is not None and bool((pool.slow.heat == heat).all()) for pool, heat in zip(pools, heats, strict=True)
+        pool is not None and bool((pool.draws.slow.heat == heat).all()) for pool, heat in zip(pools, heats, strict=True)
     )
     assert len(pools[0].weights) < REPLAY_CAPACITY * HOT_CAPACITY
     assert heats[-1] == 0.0

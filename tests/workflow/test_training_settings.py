@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from boltzgen.config import TrainConfig
 from boltzgen.errors import InputError
+from boltzgen.flow.architecture import Architecture
 from boltzgen.progress import SilentReporter
 from boltzgen.storage.atomic import write_hdf5
 from boltzgen.storage.trajectory import Frames, fill_trajectory
@@ -33,11 +35,20 @@ def test_budget_of_data_is_ten_draws_of_each_frame_unless_given(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.dcd").write_bytes(b"")
     data = {"method": "data", "data": ("x.dcd",)}
-    assert energy_budget(TrainConfig(**data), 1000) == 10_000
-    assert energy_budget(TrainConfig(**data), 10**8) == PRESETS["standard"]
-    assert energy_budget(TrainConfig(**data, max_energies=5), 1000) == 5
-    assert energy_budget(TrainConfig(**data, time_budget=60.0), 1000) is None
-    assert energy_budget(TrainConfig(), 1000) == PRESETS["standard"]
+    plain = Architecture(n_torsions=3, n_stiff=9)
+    assert energy_budget(TrainConfig(**data), plain, 1000) == 10_000
+    assert energy_budget(TrainConfig(**data), plain, 10**8) == PRESETS["standard"]
+    assert energy_budget(TrainConfig(**data, max_energies=5), plain, 1000) == 5
+    assert energy_budget(TrainConfig(**data, time_budget=60.0), plain, 1000) is None
+    assert energy_budget(TrainConfig(), plain, 1000) == PRESETS["standard"]
+
+
+def test_a_preset_lasts_as_long_where_draws_take_many_energies():
+    plain = Architecture(n_torsions=3, n_stiff=9)
+    dear = replace(plain, levers=(1,))
+    draws = energy_budget(TrainConfig(), dear) / dear.energies_per_draw
+    assert draws * dear.cost_of_draw == pytest.approx(PRESETS["standard"], rel=1e-6)
+    assert energy_budget(TrainConfig(max_energies=5), dear) == 5
 
 
 def test_reaction_coordinates_by_name_and_by_atoms(dipeptide):
