@@ -147,7 +147,8 @@ class GradientWorkers:
         self._generator, self._target, self._method = generator, target, method
         self._sources = sources or Sources()
         self._parameters = list(generator.parameters())
-        self._of_slow = {id(parameter) for parameter in generator.slow_parameters()}
+        slow = {id(parameter) for parameter in generator.slow_parameters()}
+        self._is_slow = [id(parameter) in slow for parameter in self._parameters]
         self._device = self._parameters[0].device
         coordinates = target.coordinates
         broad = list(range(coordinates.n_torsions - coordinates.n_rotors))
@@ -231,9 +232,9 @@ class GradientWorkers:
         ratios = zip(log_q.split(sizes), every.log_p.split(sizes), strict=True)
         spread = sum((len(q) * log_variance(q, p) for q, p in ratios), log_q.new_zeros(()))
         loss = (n * forward_kl(log_q) + spread) / plan.batch
-        moving = [parameter for parameter in self._parameters if id(parameter) in self._of_slow]
-        of = dict(zip(map(id, moving), torch.autograd.grad(loss, moving, materialize_grads=True), strict=True))
-        gradients = [of.get(id(parameter)) for parameter in self._parameters]
+        slow = [parameter for parameter, moves in zip(self._parameters, self._is_slow, strict=True) if moves]
+        found = iter(torch.autograd.grad(loss, slow, materialize_grads=True))
+        gradients = [next(found) if moves else None for moves in self._is_slow]
         seconds = time.perf_counter() - started
         return Part(n, gradients, [], None, {"log_variance": spread.item() / n}, 0, 0.0, seconds)
 

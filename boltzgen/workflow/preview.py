@@ -51,7 +51,7 @@ def preview(
         chemical = request.build()
         for warning in chemical.warnings:
             context.reporter.warn(warning)
-        target = _unfitted_target(chemical, config, context)
+        target = load_target(directory) if done else _unfitted_target(chemical, config, context)
         plan = {
             **describe(chemical, target.coordinates),
             "temperature": config.prepare.temperature,
@@ -72,6 +72,8 @@ def preview(
     training: Summary = {
         "n_parameters": sum(parameter.numel() for parameter in Generator(architecture).parameters()),
         "training_energies": None if method.learns_from_data_alone else budget,
+        # What prepare finds may make draws take many energies each, and a preset gives as many more.
+        "training_energies_at_least": budget != config.train.max_energies and "prepare" not in done,
         "training_draws": budget if method.learns_from_data_alone else None,
         "training_seconds": config.train.time_budget,
         "training_method": config.train.method,

@@ -28,7 +28,8 @@ def prepare_text(summary: Mapping[str, Any]) -> str:
 def preview_text(summary: Mapping[str, Any]) -> str:
     """What would be prepared and trained."""
     energies, draws, seconds = (summary[f"training_{name}"] for name in ("energies", "draws", "seconds"))
-    budget = [f"{energies:,} energies"] if energies else []
+    at_least = "at least " if summary["training_energies_at_least"] else ""
+    budget = [f"{at_least}{energies:,} energies"] if energies else []
     budget += [f"{draws:,} draws of frames"] if draws else []
     budget += [f"{seconds:g} s"] if seconds else []
     lines = [
