@@ -56,8 +56,8 @@ class Generator(nn.Module):
     def sample(self, n: int, generator: torch.Generator, heat: Tensor | None = None) -> Latent:
         """Draw ``n`` latents, at the target's temperature or at heats ``(n,)``."""
         slow, log_prob = self.sample_slow(n, generator, heat=heat)
-        stiff, log_conditional = self.sample_stiff(slow, generator)
-        return Latent(slow, stiff, log_prob + log_conditional)
+        stiff, log_conditional, centre = self._push_stiff(self._sample_lines(slow, generator), slow)
+        return Latent(slow, stiff, log_prob + log_conditional, centre)
 
     def follow(self, lead: Lead, generator: torch.Generator, heat: Tensor) -> tuple[Slow, Tensor]:
         """Draw the other torsions given the first ones, at heats ``(n,)``; ln of the density of all, ``(n,)``."""
@@ -95,19 +95,20 @@ class Generator(nn.Module):
 
     def sample_stiff(self, slow: Slow, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw stiff coordinates ``(n, n_stiff)`` given slow ones, with ln q(z | τ, k), ``(n,)``."""
-        like = slow.torsions
-        shape = (len(like), self.architecture.n_stiff)
-        lines = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-        return self.push_stiff(lines, slow)
+        return self.push_stiff(self._sample_lines(slow, generator), slow)
 
     def push_stiff(self, lines: Tensor, slow: Slow) -> tuple[Tensor, Tensor]:
         """Map standard normal lines to stiff coordinates given slow ones, with ln q(z | τ, k)."""
-        z, log_det = self.stiff_flow.push(lines, slow, self._context(slow))
-        return z, log_normal(lines) - log_det
+        z, log_prob, _ = self._push_stiff(lines, slow)
+        return z, log_prob
 
-    def log_prob(self, slow: Slow, stiff: Tensor) -> Tensor:
-        """ln q(k, τ, z) of latents, ``(batch,)``; NaN in, −inf out."""
-        value = self.log_prob_slow(slow) + self.log_prob_stiff(stiff, slow)
+    def centre(self, slow: Slow, stiff: Tensor) -> Tensor | None:
+        """What stiff coordinates are drawn around at any temperature, ``(n, n_stiff)``; None where that is fixed."""
+        return self.stiff_flow.centre(stiff, slow)
+
+    def log_prob(self, slow: Slow, stiff: Tensor, centre: Tensor | None = None) -> Tensor:
+        """ln q(k, τ, z) of latents, ``(batch,)``; NaN in, −inf out. Their centre is computed unless given."""
+        value = self.log_prob_slow(slow) + self.log_prob_stiff(stiff, slow, centre)
         return value.masked_fill(value.isnan(), -math.inf)
 
     def log_prob_slow(self, slow: Slow) -> Tensor:
@@ -119,10 +120,18 @@ class Generator(nn.Module):
         """ln q(k), ``(batch,)``."""
         return self._log_labels(slow.heat).gather(1, slow.label[:, None])[:, 0]
 
-    def log_prob_stiff(self, stiff: Tensor, slow: Slow) -> Tensor:
+    def log_prob_stiff(self, stiff: Tensor, slow: Slow, centre: Tensor | None = None) -> Tensor:
         """ln q(z | τ, k), ``(batch,)``."""
-        lines, log_det = self.stiff_flow.pull(stiff, slow, self._context(slow))
+        lines, log_det = self.stiff_flow.pull(stiff, slow, self._context(slow), centre)
         return log_normal(lines) + log_det
+
+    def _push_stiff(self, lines: Tensor, slow: Slow) -> tuple[Tensor, Tensor, Tensor | None]:
+        z, log_det, centre = self.stiff_flow.push(lines, slow, self._context(slow))
+        return z, log_normal(lines) - log_det, centre
+
+    def _sample_lines(self, slow: Slow, generator: torch.Generator) -> Tensor:
+        like, n = slow.torsions, self.architecture.n_stiff
+        return torch.randn((len(like), n), generator=generator, dtype=like.dtype, device=like.device)
 
     def _sample_label(self, heat: Tensor, generator: torch.Generator, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
         log_labels = self._log_labels(heat)

@@ -58,8 +58,12 @@ class Lead:
 
 @dataclass(frozen=True)
 class Latent:
-    """Draws of a generator: slow coordinates, ``stiff (batch, n_stiff)``, ``log_prob (batch,)``."""
+    """Draws of a generator: slow coordinates, ``stiff (batch, n_stiff)``, ``log_prob (batch,)``.
+
+    ``centre (batch, n_stiff)`` is what the stiff ones were drawn around, None where that does not move.
+    """
 
     slow: Slow
     stiff: Tensor
     log_prob: Tensor
+    centre: Tensor | None = None

@@ -51,13 +51,16 @@ class StiffFlow(nn.Module):
         a = architecture
         self.block = Block(a.n_stiff, n_context, a.stiff_hidden, a.n_couplings)
 
-    def push(self, lines: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Lines ``(batch, n_stiff)`` → z and ln |det|, ``(batch,)``."""
+    def push(self, lines: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Lines ``(batch, n_stiff)`` → z and ln |det|, ``(batch,)``; there is no moving centre."""
         z, log_det = self.block(lines, context)
-        return z * _stretch(slow), log_det + 0.5 * lines.shape[1] * slow.heat
+        return z * _stretch(slow), log_det + 0.5 * lines.shape[1] * slow.heat, None
 
-    def pull(self, z: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor]:
-        """z → lines and ln |det| of that."""
+    def centre(self, z: Tensor, slow: Slow) -> None:
+        """There is none that moves."""
+
+    def pull(self, z: Tensor, slow: Slow, context: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z → lines and ln |det| of that; ``centre`` is for flows that have one."""
         lines, log_det = self.block(z / _stretch(slow), context, inverse=True)
         return lines, log_det - 0.5 * z.shape[1] * slow.heat
 
@@ -83,30 +86,38 @@ class CentredStiffFlow(nn.Module):
         self.of_levers = Block(n, n_context + n, a.stiff_hidden, LEVER_COUPLINGS)
         self.of_rest = Block(a.n_stiff - n, n_context + a.n_stiff, a.stiff_hidden, a.n_couplings)
 
-    def push(self, lines: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Lines ``(batch, n_stiff)`` → z and ln |det|, ``(batch,)``."""
-        stretch, centre = _stretch(slow), self.centre(slow)
+    def push(self, lines: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Lines ``(batch, n_stiff)`` → z, ln |det| ``(batch,)``, and the centres of z ``(batch, n_stiff)``."""
+        stretch, centre = _stretch(slow), self.centre_of_levers(slow)
         own = centre.index_select(1, self.levers)
         y, log_det = self.of_levers(lines.index_select(1, self.levers), _with_bounded(context, own))
         z = centre.index_copy(1, self.levers, own + y * stretch)
         around = self._centre_of_rest(slow, z)
         x, step = self.of_rest(lines.index_select(1, self.rest), _with_bounded(context, y, around))
         z = z.index_copy(1, self.rest, around + x * stretch)
-        return z, log_det + step + 0.5 * lines.shape[1] * slow.heat
+        return z, log_det + step + 0.5 * lines.shape[1] * slow.heat, centre.index_copy(1, self.rest, around)
 
-    def pull(self, z: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor]:
-        """z → lines and ln |det| of that."""
-        stretch, centre = _stretch(slow), self.centre(slow)
-        own, drawn = (values.index_select(1, self.levers) for values in (centre, z))
-        y = (drawn - own) / stretch
+    def centre(self, z: Tensor, slow: Slow) -> Tensor:
+        """The centres of z ``(batch, n_stiff)``, which are the same at every temperature.
+
+        Of the levers given the slow coordinates, of the rest given both.
+        """
+        centre = self.centre_of_levers(slow)
+        moved = centre.index_copy(1, self.levers, z.index_select(1, self.levers))
+        return centre.index_copy(1, self.rest, self._centre_of_rest(slow, moved))
+
+    def pull(self, z: Tensor, slow: Slow, context: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z → lines and ln |det| of that; its centres are computed unless given."""
+        stretch, centre = _stretch(slow), self.centre(z, slow) if centre is None else centre
+        off = (z - centre) / stretch
+        own, around = (centre.index_select(1, part) for part in (self.levers, self.rest))
+        y, x = (off.index_select(1, part) for part in (self.levers, self.rest))
         first, log_det = self.of_levers(y, _with_bounded(context, own), inverse=True)
-        around = self._centre_of_rest(slow, centre.index_copy(1, self.levers, drawn))
-        x = (z.index_select(1, self.rest) - around) / stretch
         second, step = self.of_rest(x, _with_bounded(context, y, around), inverse=True)
         lines = torch.empty_like(z).index_copy(1, self.levers, first).index_copy(1, self.rest, second)
         return lines, log_det + step - 0.5 * z.shape[1] * slow.heat
 
-    def centre(self, slow: Slow) -> Tensor:
+    def centre_of_levers(self, slow: Slow) -> Tensor:
         """Stiff coordinates where the energy is least given the slow ones, ``(n, n_stiff)``."""
         start = slow.torsions.new_zeros(len(slow.torsions), len(self.levers) + len(self.rest))
         every = torch.arange(start.shape[1], device=start.device)

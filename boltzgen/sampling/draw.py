@@ -138,12 +138,19 @@ class BoltzmannGenerator:
             component = torch.multinomial(self._shares, n, replacement=True, generator=rng)
         latent = self.flow.sample(n, rng, self._heats[component])
         slow = latent.slow
-        log_q = self._log_prob(slow, latent.stiff, component, latent.log_prob)
+        log_q = self._log_prob(slow, latent.stiff, latent.centre, component, latent.log_prob)
         x, log_det = self.target.coordinates.to_cartesian(slow.label, slow.torsions, latent.stiff)
         x = self.target.coordinates.random_images(x, rng)
         return x, self._log_mixture(x, slow.label, log_q - log_det), self.target.reduced_potential(x)
 
-    def _log_prob(self, slow: Slow, stiff: torch.Tensor, component: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    def _log_prob(
+        self,
+        slow: Slow,
+        stiff: torch.Tensor,
+        centre: torch.Tensor | None,
+        component: torch.Tensor,
+        log_q: torch.Tensor,
+    ) -> torch.Tensor:
         """ln q(k, τ, z) of the mixture of temperatures, ``(batch,)``; ``log_q`` is that of the ``component`` alone."""
         log_shares = self._shares.log()
         parts = [log_shares[component] + log_q]
@@ -151,7 +158,8 @@ class BoltzmannGenerator:
             rows = (component != t).nonzero()[:, 0]
             if len(rows):
                 at_heat = replace(slow[rows], heat=heat.expand(len(rows)))
-                other = log_shares[t] + self.flow.log_prob(at_heat, stiff[rows])
+                around = None if centre is None else centre[rows]
+                other = log_shares[t] + self.flow.log_prob(at_heat, stiff[rows], around)
                 parts.append(torch.full_like(log_q, -math.inf).index_put((rows,), other))
         return torch.logsumexp(torch.stack(parts), dim=0)
 
@@ -187,7 +195,8 @@ class BoltzmannGenerator:
         if len(inside):
             torsions, stiff, log_det = chart.from_cartesian(x[..., inside])
             slow = Slow(torch.full_like(inside, k), torsions)
-            value[inside] = self._log_prob(slow, stiff, *self._nothing_known(len(inside))) - log_det
+            centre = self.flow.centre(slow, stiff)
+            value[inside] = self._log_prob(slow, stiff, centre, *self._nothing_known(len(inside))) - log_det
         return value
 
     def _nothing_known(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from boltzgen.coordinates.harmonic import _unevenness
 from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.generator import Generator
 from boltzgen.flow.relaxation import Relaxation, relax
+from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.storage.tree import get_tree, put_tree
 from boltzgen.training.trainer import Trainer, TrainSettings
 
@@ -67,8 +69,8 @@ def test_relaxation_never_ends_higher_than_it_began():
 
 def test_the_centre_of_a_draw_depends_on_its_own_torsions_alone(flow):
     slow, _ = flow.sample_slow(9, rng())
-    together = flow.stiff_flow.centre(slow)
-    alone = torch.cat([flow.stiff_flow.centre(slow[row : row + 1]) for row in range(9)])
+    together = flow.stiff_flow.centre_of_levers(slow)
+    alone = torch.cat([flow.stiff_flow.centre_of_levers(slow[row : row + 1]) for row in range(9)])
     assert torch.allclose(together, alone, rtol=0.0, atol=1e-9)  # sums in another order
 
 
@@ -76,6 +78,26 @@ def test_the_density_of_a_draw_is_found_again_from_the_draw(flow):
     heat = torch.full((40,), 0.3, dtype=torch.float64)
     drawn = flow.sample(40, rng(), heat)
     assert torch.allclose(flow.log_prob(drawn.slow, drawn.stiff), drawn.log_prob, rtol=0.0, atol=1e-8)
+
+
+def test_a_centre_serves_every_temperature(flow):
+    """That of a draw at one is that of the same point at another, and spares the second relaxation."""
+    drawn = flow.sample(40, rng(), torch.full((40,), 0.3, dtype=torch.float64))
+    assert torch.allclose(flow.centre(drawn.slow, drawn.stiff), drawn.centre, rtol=0.0, atol=1e-9)
+    colder = replace(drawn.slow, heat=torch.zeros(40, dtype=torch.float64))
+    flow.take_energies()
+    spared = flow.log_prob(colder, drawn.stiff, drawn.centre)
+    assert flow.take_energies() == 0
+    assert torch.allclose(flow.log_prob(colder, drawn.stiff), spared, rtol=0.0, atol=1e-8)
+    assert flow.take_energies() == 40 * 18
+
+
+def test_samples_of_a_mixture_relax_once(flow, dipeptide_target):
+    mixture = BoltzmannGenerator(dipeptide_target, flow, temperatures={300.0: 0.7, 330.0: 0.3})
+    samples = mixture.sample(50, seed=1)
+    assert samples.n_energy_evaluations == 50 * 19
+    assert np.allclose(mixture.log_prob(samples.positions), samples.log_prob, rtol=0.0, atol=1e-7)
+    assert flow.take_energies() == 50 * 18
 
 
 def test_the_density_is_the_jacobian_of_the_whole_map_with_its_relaxations(flow):
