@@ -187,12 +187,12 @@ def rotors(coordinates: Any) -> float:
 
 
 def off_by_heat(original: Any, self: Any, lines: Any, slow: Any) -> Any:
-    stiff, log_prob = original(self, lines, slow)
-    return stiff, log_prob + 0.5 * self.architecture.n_stiff * slow.heat
+    stiff, log_prob, centre = original(self, lines, slow)
+    return stiff, log_prob + 0.5 * self.architecture.n_stiff * slow.heat, centre
 
 
-def off_by_heat_inverse(original: Any, self: Any, stiff: Any, slow: Any) -> Any:
-    return original(self, stiff, slow) + 0.5 * self.architecture.n_stiff * slow.heat
+def off_by_heat_inverse(original: Any, self: Any, stiff: Any, slow: Any, *centre: Any) -> Any:
+    return original(self, stiff, slow, *centre) + 0.5 * self.architecture.n_stiff * slow.heat
 
 
 def narrow_circles(original: Any, *arguments: Any) -> Any:
@@ -294,7 +294,7 @@ BUGS: dict[str, Patch] = {
     ),
     "2π of the circles forgotten": lambda: mock.patch.object(generator.Generator, "_log_base_torsions", 0.0),
     "ln q off by the heat, both ways": all_of(
-        around(generator.Generator, "push_stiff", off_by_heat),
+        around(generator.Generator, "_push_stiff", off_by_heat),
         around(generator.Generator, "log_prob_stiff", off_by_heat_inverse),
     ),
     "shares of temperatures exchanged": around(draw.BoltzmannGenerator, "__init__", swapped_shares),

@@ -112,8 +112,8 @@ def test_a_flow_whose_inverse_is_not_its_inverse_fails_the_round_trip(opened):
     inverse = type(generator.flow).log_prob
 
     class Skewed(type(generator.flow)):
-        def log_prob(self, slow, stiff):
-            return inverse(self, slow, stiff * (1.0 + 1e-5))
+        def log_prob(self, slow, stiff, centre=None):
+            return inverse(self, slow, stiff * (1.0 + 1e-5), centre)
 
     generator.flow.__class__ = Skewed
     assert checks.round_trip(generator, 0).passed is False
