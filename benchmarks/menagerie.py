@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from damaged import Map, Members, Shifted, branch_of, turned
 from numpy.typing import NDArray
 
 import boltzgen
 from boltzgen.analysis.torsions import BASINS, assign_basins, dihedral, is_positive_phi, ramachandran_pairs
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.models.wells import Wells
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.selftest.check import learn
@@ -178,8 +178,7 @@ def ring(name: str, run: Path) -> System:
     powers = 3 ** np.arange(len(torsions))
 
     def labels(x: NDArray) -> NDArray[np.intp]:
-        at = torch.as_tensor(np.asarray(x, dtype=np.float64)).permute(1, 2, 0).contiguous()
-        shape = target.coordinates.assign(at).numpy().astype(np.intp)
+        shape = target.coordinates.assign(batch_last(x)).numpy().astype(np.intp)
         wells = [np.floor(np.mod(dihedral(x, atoms), 2.0 * np.pi) / (2.0 * np.pi / 3.0)) for atoms in torsions]
         joint = sum((np.minimum(w, 2).astype(np.intp) * p for w, p in zip(wells, powers, strict=True)), np.intp(0))
         return shape * 3 ** len(torsions) + joint

@@ -137,10 +137,7 @@ class Landmarks:
     """What a molecule must do to leave the support of its coordinates, as names."""
 
     def __init__(self, molecule: Molecule, structure: np.ndarray) -> None:
-        neighbours: dict[int, list[int]] = {i: [] for i in range(molecule.n_atoms)}
-        for i, j in molecule.bonds:
-            neighbours[i].append(j)
-            neighbours[j].append(i)
+        neighbours = molecule.neighbours
         self.names = molecule.atom_names
         in_ring = {frozenset(atoms[1:3]) for atoms in ring_torsions(molecule).values()}
         self.bonds = [
@@ -149,7 +146,7 @@ class Landmarks:
             if frozenset((i, j)) not in in_ring and min(len(neighbours[i]), len(neighbours[j])) > 1
         ]
         self.centres = [
-            (i, *near[:3]) for i, near in neighbours.items() if len(near) > 2 and i not in molecule.planar_atoms
+            (i, *near[:3]) for i, near in enumerate(neighbours) if len(near) > 2 and i not in molecule.planar_atoms
         ]
         self.trans = [dihedral(structure[None], bond) for bond in self.bonds]
         self.hands = [self._hand(structure[None], centre) for centre in self.centres]

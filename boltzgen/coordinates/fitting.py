@@ -16,6 +16,7 @@ import torch
 from boltzgen.coordinates.atlas import Atlas
 from boltzgen.coordinates.charts import wrap
 from boltzgen.coordinates.harmonic import ReducedPotential, chart_of_structure, minimise_from, whitened
+from boltzgen.coordinates.layout import batch_last
 from boltzgen.coordinates.molecular import MolecularCoordinates
 from boltzgen.coordinates.rotor import Rotor
 from boltzgen.coordinates.symmetry import cycle_image
@@ -147,7 +148,7 @@ def _described(reference: MolecularCoordinates, potential: ReducedPotential, str
     if not len(structures):
         return []
     z = reference.zmatrix
-    x = reference.canonical_images(torch.as_tensor(structures, dtype=torch.float64).permute(1, 2, 0).contiguous())
+    x = reference.canonical_images(batch_last(structures))
     rigid = [k - 3 for k in range(3, z.n_atoms) if k not in set(z.slow)]
     with torch.no_grad():
         u = potential(x).numpy()

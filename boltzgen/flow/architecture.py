@@ -10,7 +10,7 @@ import numpy as np
 from boltzgen.coordinates.protocol import Coordinates
 
 RELAXED_DRAW = 4.0
-"""Of Ace-Ala₅-Nme and Ace-Ala₉-Nme; their energies alone are 19 to one."""
+"""Time of learning from a draw that relaxes over that of one that does not: 3 to 5 for 62 and 102 atoms."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,20 +106,23 @@ class Replay:
                 batches.popleft()
 
     def to_tree(self) -> dict[str, Any]:
-        """The draws as nested arrays, to be stored."""
+        """The draws as nested arrays, to be stored: all batches in one array of each kind, and their sizes."""
         batches = [batch for rung in self._rungs.values() for batch in rung]
-        return {
-            str(k): {**draws.to_tree(), "log_weight": log_weight.cpu().numpy()}
-            for k, (draws, log_weight) in enumerate(batches)
-        }
+        if not batches:
+            return {}
+        draws, log_weights = zip(*batches, strict=True)
+        log_weight = torch.cat(log_weights).cpu().numpy()
+        return {**Recalled.cat(draws).to_tree(), "log_weight": log_weight, "sizes": np.array([*map(len, log_weights)])}
 
     def load_tree(self, tree: Mapping[str, Any], device: torch.device) -> None:
         """Remember what :meth:`to_tree` returned instead."""
         self._rungs = {}
-        for key in sorted(tree, key=int):
-            draws = Recalled.from_tree(tree[key], device)
-            batch = draws, torch.as_tensor(tree[key]["log_weight"], device=device)
-            self._rungs.setdefault(draws.slow.heat[0].item(), deque()).append(batch)
+        if not tree:
+            return
+        draws, log_weight = Recalled.from_tree(tree, device), torch.as_tensor(tree["log_weight"], device=device)
+        for rows in torch.arange(len(log_weight), device=device).split(tree["sizes"].tolist()):
+            batch = draws[rows], log_weight[rows]
+            self._rungs.setdefault(batch[0].slow.heat[0].item(), deque()).append(batch)
 
     def pool(self, heat: float) -> Pool | None:
         """All draws at a temperature, weights tempered to an effective share of at least ``ESS_FLOOR``; None if none.

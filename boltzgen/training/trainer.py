@@ -185,16 +185,16 @@ class Trainer:
         ``checkpoint`` is called every ``checkpoint_every`` seconds and when stopped early.
         """
         workers = GradientWorkers(self.generator, self.target, self.threads, self.method, self.sources)
-        last_checkpoint = time.monotonic()
+        counted = last_checkpoint = time.monotonic()
         with workers.active():
             while not self.finished:
                 if not keep_on():
                     checkpoint()
                     return False
-                started = time.monotonic()
                 self._one_step(workers)
                 now = time.monotonic()
-                self.counters.seconds += now - started
+                self.counters.seconds += now - counted  # the last checkpoint, too
+                counted = now
                 self.history[-1]["seconds"] = self.counters.seconds
                 report(self._report())
                 if now - last_checkpoint > checkpoint_every:
