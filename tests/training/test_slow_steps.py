@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from one_torsion import KT, OneTorsion
+from resuming import assert_same_when_resumed, for_steps
 
 from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.generator import Generator
@@ -141,11 +142,4 @@ def test_slow_steps_stay_away_where_data_share_the_slow_coordinates():
 
 def test_a_resumed_training_with_slow_steps_is_the_same_training():
     single = OneTorsion((3, 0.0, 5.0))
-    straight, broken, resumed = (with_levers(single, seed=3) for _ in range(3))
-    assert straight.run(lambda p: None, lambda: True, lambda: None)
-    steps = iter(range(15))
-    assert not broken.run(lambda p: None, lambda: next(steps, None) is not None, lambda: None)
-    resumed.load_state(broken.state())
-    assert resumed.run(lambda p: None, lambda: True, lambda: None)
-    for a, b in zip(straight.result.parameters(), resumed.result.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert_same_when_resumed(lambda: with_levers(single, seed=3), for_steps(15))
