@@ -22,7 +22,7 @@ from compare import Compared, Partition, compared, cuts_for, joint_states, parti
 from exchange import Ladders, Trajectory, exchange, reference_of
 from reference import Reference, ring_torsions
 from scipy.ndimage import gaussian_filter
-from trained import Folder, Record, load_samples
+from trained import SAMPLING_SEED, Folder, Record, angles_of, load_samples
 
 import boltzgen
 from boltzgen.analysis.coverage import FRAMES_PER_STATE, LEAST_SHARE, LOST
@@ -37,8 +37,13 @@ Ensemble = tuple[Mapping[str, np.ndarray], np.ndarray]
 """Torsions by name, and the weight of each frame."""
 
 
-def check(folder: Folder, training: Record, ladders: Ladders | None, seed: int) -> Record:
-    """All checks of one training, as a line of the results; without ladders, none of exchange in the same time."""
+def check(
+    folder: Folder, training: Record, ladders: Ladders | None, seed: int, fresh_samples: int | None = None
+) -> Record:
+    """All checks of one training, as a line of the results; without ladders, none of exchange in the same time.
+
+    Histograms are of the samples of the training, or of so many fresh ones.
+    """
     name, system = training["name"], training["system"]
     generator = boltzgen.load(folder.trained(name))
     angles, log_w = load_samples(folder.samples(name))
@@ -51,6 +56,7 @@ def check(folder: Folder, training: Record, ladders: Ladders | None, seed: int) 
     compared_parts = [*partitions(others, angles, reference), *parts, *([states] if states and len(parts) > 1 else [])]
     rows = [row for part in compared_parts for row in compared(part, log_w, reference)]
     scored = [row for row in rows if row.z is not None]
+    drawn = fresh(generator, fresh_samples, training["seed"]) if fresh_samples else (angles, log_w)
     worst = max(scored, key=lambda row: abs(row.z or 0.0), default=None)
     return {
         "kind": "check",
@@ -59,15 +65,22 @@ def check(folder: Folder, training: Record, ladders: Ladders | None, seed: int) 
         "system": system,
         "reference": {"ladders": len(reference.outside), **_cost(trajectory), "left_out": reference.left_out()},
         "lost": lost_states(generator, training["log_z"], states, reference, trajectory.positions),
-        "tv": {"bins": BINS, **total_variation(angles, log_w, reference)},
-        "smoothed_tv": {"bins": BINS, "smoothing": SMOOTHING, **total_variation(angles, log_w, reference, SMOOTHING)},
+        "tv": {"bins": BINS, **total_variation(*drawn, reference)},
+        "smoothed_tv": {"bins": BINS, "smoothing": SMOOTHING, **total_variation(*drawn, reference, SMOOTHING)},
         "phi_positive": [_row(row) for row in rows if row.title.endswith(POSITIVE_PHI)],
         "worst_population": _row(worst) if worst else None,
         "n_populations": len(scored),
+        "n_samples_of_tv": len(drawn[1]),
         "exchange": same_time(folder, training, reference, several, others, ladders, seed)
         if ladders or _same_time(folder, training, seed).exists()
         else scaled(training, reference, trajectory, several),
     }
+
+
+def fresh(generator: BoltzmannGenerator, n: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Torsions and log weights of ``n`` samples that are not those of the training."""
+    samples = generator.sample(n, seed=[SAMPLING_SEED, seed, 2])
+    return angles_of(generator.target.molecule, samples), samples.log_weight
 
 
 def lost_states(

@@ -60,7 +60,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_reference(options: argparse.Namespace) -> None:
     ladders = Ladders(options.ladders, options.rungs, options.highest, options.timestep)
-    trajectory = exchange(options.run, ladders, 60.0 * options.minutes, options.seed, options.threads)
+    trajectory = exchange(options.run, ladders, 60.0 * options.minutes, options.seed, options.threads, options.frames)
     reference = reference_of(options.run, trajectory)
     path = options.output or Folder.of(options.run).reference(options.run.stem)
     trajectory.save(path, reference)
@@ -76,7 +76,7 @@ def run_check(options: argparse.Namespace) -> None:
     for training in folder.records("training").values():
         if training["system"] == options.run.stem and options.label in (None, training["label"]):
             ladders = Ladders(options.ladders) if options.same_time else None
-            record = check(folder, training, ladders, CHECK_SEED)
+            record = check(folder, training, ladders, CHECK_SEED, options.samples)
             folder.append(record)
             lost = record["lost"]
             tv, smoothed = record["tv"], record["smoothed_tv"]
@@ -127,9 +127,11 @@ def parse() -> argparse.Namespace:
     reference.add_argument("--rungs", type=int, help="temperatures; default √atoms, at least 8")
     reference.add_argument("--highest", type=float, default=Ladders.highest, help="K")
     reference.add_argument("--timestep", type=float, default=Ladders.timestep, help="fs")
+    reference.add_argument("--frames", type=int, default=100_000, help="that are kept at most")
     reference.add_argument("-o", "--output", type=Path)
     checks = command("check", run_check, "run")
     checks.add_argument("--label", help="only trainings of this label")
+    checks.add_argument("--samples", type=int, help="fresh ones, for the histograms")
     checks.add_argument("--no-same-time", dest="same_time", action="store_false", help="no exchange of the same time")
     command("report", run_report, "folder")
     ablation = command("ablate", run_ablate, "run")
