@@ -30,7 +30,7 @@ SHARE_WIDTH = 0.35
 UNEVEN = 0.1
 """Mean squared ln of the variance of a whitened coordinate from which on it is a lever: it changes by a third."""
 
-UNEVEN_IN_ALL = 3.0
+UNEVEN_IN_ALL = 1.9
 """Sum of that over all coordinates below which none is treated as a lever: what a network learns soon enough."""
 
 SAME_CENTRE = 0.2
