@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ PUBLISHED = {
 """Energies and ESS in % of the same systems: table 1 of arXiv 2510.18460."""
 
 MARKERS = {"reverse KL": "s", "FAB": "D", "TA-BG": "v", "CMT": "^"}
+BY_DEFAULT, PALER = "default", 0.4
 MOST_GAP = 20.0
 """nats that the plot shows: beyond, single clashes decide."""
 
@@ -134,7 +136,10 @@ def _z(row: Record) -> str:
 
 
 def plot(folder: Folder) -> Path:
-    """ESS and KL gap against energies and seconds: one line for each system and label, medians over seeds."""
+    """ESS and KL gap against energies and seconds: one line for each system and label, medians over seeds.
+
+    Lines of a system have its colour, paler where settings are not those by default.
+    """
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -142,12 +147,14 @@ def plot(folder: Folder) -> Path:
     figure, axes = plt.subplots(2, 2, figsize=(13, 9), layout="constrained", sharex="col")
     rows = (("ess", "ESS of fresh samples, %", 100.0), ("gap", "log Z − ELBO, nats", 1.0))
     columns = (("energies", "energies of training"), ("training_seconds", "seconds of training"))
-    colours = {key: plt.get_cmap("tab20")(k % 20) for k, key in enumerate(lines)}
+    full_then_pale = [*plt.get_cmap("tab20").colors[::2], *plt.get_cmap("tab20").colors[1::2]]
+    colours = dict(zip(dict.fromkeys(system for system, _ in lines), cycle(full_then_pale), strict=False))
     for panels, (y, y_label, scale) in zip(axes, rows, strict=True):
         for ax, (x, x_label) in zip(panels, columns, strict=True):
             for (system, label), points in lines.items():
                 values = sorted((point[x], scale * point[y]) for point in points)
-                ax.plot(*zip(*values, strict=True), "o-", color=colours[system, label], label=f"{system}, {label}")
+                style = {"color": colours[system], "alpha": 1.0 if label == BY_DEFAULT else PALER}
+                ax.plot(*zip(*values, strict=True), "o-", **style, label=f"{system}, {label}")
             ax.set(xscale="log", xlabel=x_label, ylabel=y_label)
             ax.grid(alpha=0.3, which="both")
     for ax in axes[0]:
@@ -155,7 +162,7 @@ def plot(folder: Folder) -> Path:
     for ax in axes[1]:
         ax.set_yscale("log")
         ax.set_ylim(top=MOST_GAP)
-    _published(axes[0, 0], {system: colour for (system, _), colour in reversed(colours.items())})
+    _published(axes[0, 0], colours)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     path = folder.path / "training.png"
     figure.savefig(path, dpi=120)
@@ -173,7 +180,7 @@ def _lines(trainings: list[Record]) -> dict[tuple[str, str], list[dict[str, floa
         keys = ("energies", "training_seconds", "ess", "gap")
         return {key: float(np.median([one[key] for one in seeds])) for key in keys}
 
-    return {line: [median(seeds) for seeds in budgets.values()] for line, budgets in groups.items()}
+    return {line: [median(seeds) for seeds in budgets.values()] for line, budgets in sorted(groups.items())}
 
 
 def _published(ax: Any, colours: dict[str, Any]) -> None:
