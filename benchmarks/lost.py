@@ -83,10 +83,8 @@ def main() -> None:
         places = np.argwhere((states.reference == k) & (reference.outside == 0))
         some = places[choice.permutation(len(places))[:FRAMES]]
         row = parts(generator, trajectory.positions[some[:, 0], some[:, 1]], log_z, rng)
-        print(
-            f"| {name} | {100 * share:.1f} | " + " | ".join(f"{value:+.2f}" for value in row.values()) + " |",
-            flush=True,
-        )
+        cells = " | ".join(f"{value:+.2f}" for value in row.values())
+        print(f"| {name} | {100 * share:.1f} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
