@@ -14,7 +14,7 @@ replica exchange
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ import boltzgen
 from boltzgen.analysis.coverage import FRAMES_PER_STATE, LEAST_SHARE, LOST
 from boltzgen.analysis.cuts import Cut, joint
 from boltzgen.analysis.torsions import POSITIVE_PHI
+from boltzgen.molecule import Molecule
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.statistics.weights import normalized_weights
 
@@ -49,8 +50,7 @@ def check(
     angles, log_w = load_samples(folder.samples(name))
     reference, trajectory = Reference.load(folder.reference(system)), Trajectory.load(folder.reference(system))
     molecule = generator.target.molecule
-    cuts, others = cuts_for(molecule.torsions | ring_torsions(molecule), reference, {})
-    several = [cut for cut in cuts if len(cut.names) > 1]
+    several, others = cuts_of(molecule, reference)
     parts = partitions(several, angles, reference)
     states = joint_states(parts, reference, normalized_weights(log_w), LEAST_SHARE) if parts else None
     compared_parts = [*partitions(others, angles, reference), *parts, *([states] if states and len(parts) > 1 else [])]
@@ -77,6 +77,12 @@ def check(
     }
 
 
+def cuts_of(molecule: Molecule, reference: Reference) -> tuple[list[Cut], list[Cut]]:
+    """Those that make joint states, with several states each, and the others."""
+    cuts, others = cuts_for(molecule.torsions | ring_torsions(molecule), reference, {})
+    return [cut for cut in cuts if len(cut.names) > 1], others
+
+
 def fresh(generator: BoltzmannGenerator, n: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Torsions and log weights of ``n`` samples that are not those of the training."""
     samples = generator.sample(n, seed=[SAMPLING_SEED, seed, 2])
@@ -87,17 +93,10 @@ def lost_states(
     generator: BoltzmannGenerator, log_z: float, states: Partition | None, reference: Reference, positions: np.ndarray
 ) -> Record:
     """How far each frequent state of the reference stands above log Z, the worst three by name; without cuts, all."""
-    rng, inside = np.random.default_rng(0), reference.outside == 0
-    names, labels = (states.names[1:], states.reference) if states else (("all",), np.ones_like(reference.outside))
     rows = []
-    for k, name in enumerate(names, start=1):
-        share, _ = reference.population(labels == k)
-        if share >= LEAST_SHARE:
-            places = np.argwhere((labels == k) & inside)
-            some = places[rng.permutation(len(places))[:FRAMES_PER_STATE]]
-            frames = positions[some[:, 0], some[:, 1]]
-            log_w = -generator.reduced_potential(frames) - generator.log_prob(frames)
-            rows.append({"state": name, "share": share, "excess": float(np.median(log_w)) - log_z})
+    for name, share, frames in frequent_states(states, reference, positions):
+        log_w = -generator.reduced_potential(frames) - generator.log_prob(frames)
+        rows.append({"state": name, "share": share, "excess": float(np.median(log_w)) - log_z})
     rows.sort(key=lambda row: -row["excess"])
     lost = [row for row in rows if row["excess"] > LOST]
     return {
@@ -106,6 +105,20 @@ def lost_states(
         "share_lost": sum(row["share"] for row in lost),
         "worst": rows[:3],
     }
+
+
+def frequent_states(
+    states: Partition | None, reference: Reference, positions: np.ndarray
+) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Name, share and some frames ``(n, atoms, 3)`` of each state with ``LEAST_SHARE`` of the reference."""
+    rng, inside = np.random.default_rng(0), reference.outside == 0
+    names, labels = (states.names[1:], states.reference) if states else (("all",), np.ones_like(reference.outside))
+    for k, name in enumerate(names, start=1):
+        share, _ = reference.population(labels == k)
+        if share >= LEAST_SHARE:
+            places = np.argwhere((labels == k) & inside)
+            some = places[rng.permutation(len(places))[:FRAMES_PER_STATE]]
+            yield name, share, positions[some[:, 0], some[:, 1]]
 
 
 def planes(torsions: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:

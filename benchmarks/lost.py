@@ -11,7 +11,7 @@ slow
 stiff
     What is left of it: ln w of the frame against the mean weight of those draws.
 gap
-    ln of the mean weight of those draws less the mean of ln w: the KL of the stiff coordinates.
+    ln of the mean weight of those draws less ln w of each.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare import cuts_for, joint_states, partitions
+from checks import cuts_of, frequent_states
+from compare import joint_states, partitions
 from exchange import Trajectory
-from reference import Reference, ring_torsions
+from reference import Reference
 from trained import Folder, load_samples
 
 import boltzgen
@@ -67,22 +68,13 @@ def main() -> None:
     generator = boltzgen.load(folder.trained(options.name))
     reference, trajectory = Reference.load(folder.reference(system)), Trajectory.load(folder.reference(system))
     angles, log_w = load_samples(folder.samples(options.name))
-    molecule = generator.target.molecule
-    cuts, _ = cuts_for(molecule.torsions | ring_torsions(molecule), reference, {})
-    several = partitions([cut for cut in cuts if len(cut.names) > 1], angles, reference)
-    states = joint_states(several, reference, normalized_weights(log_w), LEAST_SHARE) if several else None
-    if states is None:
-        parser.error("no torsion of this molecule has several states")
-    log_z = folder.records("training")[options.name]["log_z"]
-    choice, rng = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    several, _ = cuts_of(generator.target.molecule, reference)
+    by_cut = partitions(several, angles, reference)
+    states = joint_states(by_cut, reference, normalized_weights(log_w), LEAST_SHARE) if by_cut else None
+    log_z, rng = folder.records("training")[options.name]["log_z"], torch.Generator().manual_seed(0)
     print("| state | share % | all | slow | stiff | gap |\n|---|---|---|---|---|---|")
-    for k, name in enumerate(states.names[1:], start=1):
-        share, _ = reference.population(states.reference == k)
-        if share < LEAST_SHARE:
-            continue
-        places = np.argwhere((states.reference == k) & (reference.outside == 0))
-        some = places[choice.permutation(len(places))[:FRAMES]]
-        row = parts(generator, trajectory.positions[some[:, 0], some[:, 1]], log_z, rng)
+    for name, share, frames in frequent_states(states, reference, trajectory.positions):
+        row = parts(generator, frames[:FRAMES], log_z, rng)
         cells = " | ".join(f"{value:+.2f}" for value in row.values())
         print(f"| {name} | {100 * share:.1f} | {cells} |", flush=True)
 
