@@ -14,6 +14,9 @@ MEDIUM_TRAINING = 300_000
 
 MOST_GROWTH = 16
 
+GAP_LIMIT, GAP_OF_TORSION = 2.0, 0.25
+"""nats between log Z and the ELBO below which a temperature is left; of each slow torsion, if that is more."""
+
 
 def growth(draws: float) -> int:
     """How many times the batches of a short training one of so many draws has: √draws, shared by steps and batch."""
@@ -51,7 +54,7 @@ class Cooling:
     start: float
     final: float
     levels: int = 12
-    gap_limit: float = 2.0
+    gap_limit: float = GAP_LIMIT
     fast: float = 0.2
     slow: float = 0.45
     level: int = 0

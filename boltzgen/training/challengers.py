@@ -32,15 +32,15 @@ from boltzgen.flow.latents import Lead, Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget, Target
 
-LADDERS = 8
-RUNGS = 4
-HOTTEST = 1.8
+LADDERS = 4
+RUNGS = 8
+HOTTEST = 2.5
 """Temperature of the highest rung over that of the lowest."""
 
 FRICTION = 5.0
 """1/ps: what relaxation left over is to leave soon."""
 
-TIMESTEP = 2.0
+TIMESTEP = 3.0
 """fs, with hydrogens of 3 dalton: positions at equilibrium do not depend on masses."""
 
 STEPS = 50
@@ -50,10 +50,10 @@ KEPT = 2048
 """Structures that challenge, the latest."""
 
 KEEP_EVERY = 5
-"""Exchanges between structures of a ladder: 0.5 ps."""
+"""Exchanges between structures of a ladder: 0.75 ps."""
 
 LEAST_ROUND = 4 * KEEP_EVERY * STEPS * LADDERS * RUNGS
-"""Energies of the shortest round worth while: 2 ps of each walker."""
+"""Energies of the shortest round worth while: 3 ps of each walker."""
 
 RELAXATION = 200
 """Steps of relaxation from random torsions, an energy each."""
@@ -193,6 +193,11 @@ class Challengers:
         log_kernel = -0.5 * squares - m * math.log(KERNEL_WIDTH * math.sqrt(2.0 * math.pi))
         log_kernel = log_kernel.masked_fill(label[chosen][:, None] != label, -math.inf)
         return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
+
+    def visit(self, n: int, rng: torch.Generator) -> Slow:
+        """Draw ``n`` of the structures with replacement: their slow coordinates as they are."""
+        slow = Slow.cat([part.slow for part in (self._structures, self._seeds) if part is not None])
+        return slow[torch.randint(len(slow.label), (n,), generator=rng, device=self._device)]
 
     @torch.no_grad()
     def judge(self, generator: Generator, log_z: float) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boltzgen.flow.generator import Generator
+from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget
 from boltzgen.training.challengers import Challengers
@@ -28,12 +29,20 @@ from boltzgen.training.objectives import (
     reverse_kl,
     score,
     score_led,
+    score_stiff,
 )
 from boltzgen.training.reaction import ReactionCoordinate, spread_loss
 from boltzgen.training.replay import Pool, Recalled
 
 PART_SIZE = 1024
 """Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
+
+VISITS = 0.05
+"""Share of the draws made at slow coordinates of challengers, where draws are dear."""
+
+VISITED_AGAIN = 0.125
+"""In a step of the slow coordinates alone, earlier visits that are learnt from, and other draws beside them, for each
+draw resampled by its weight."""
 
 SMALLEST_PART = 256
 """Samples below which a batch is not cut in two for a second thread: the overhead would eat the gain."""
@@ -61,19 +70,25 @@ class StepPlan:
     """Seed of the training and number of the step: the draws depend on nothing else."""
     challengers: Challengers | None = None
     """Those with structures to propose."""
+    visits: bool = False
+    """Whether draws are made at the slow coordinates of these structures, too."""
+    visited: Recalled | None = None
+    """Earlier ones at the temperature of the first pool."""
 
 
 @dataclass(frozen=True)
 class Part:
     """Gradient per parameter of a part of a step, None where it does not move, and what came out of its draws.
 
-    ``scored`` has all draws, detached; ``own`` those of them that have no uniform coordinate and an energy.
+    ``scored`` has all draws with a density, detached; ``own`` those of them that have no uniform coordinate and an
+    energy; ``visited`` those at slow coordinates of challengers, which have none.
     ``losses`` are means by name, before their weights. Seconds are of this thread.
     """
 
     n: int
     gradients: list[Tensor | None]
     scored: list[Scored]
+    visited: list[Scored]
     own: Scored | None
     losses: dict[str, float]
     n_failed: int
@@ -87,6 +102,7 @@ class StepGradient:
 
     gradients: list[Tensor | None]
     scored: list[Scored]
+    visited: list[Scored]
     own: list[Scored]
     losses: dict[str, float]
     n_failed: int
@@ -101,6 +117,7 @@ class StepGradient:
         return cls(
             gradients=[_sum(column) for column in zip(*(part.gradients for part in parts), strict=True)],
             scored=[scored for part in parts for scored in part.scored],
+            visited=[visited for part in parts for visited in part.visited],
             own=[part.own for part in parts if part.own],
             losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
             n_failed=sum(part.n_failed for part in parts),
@@ -125,6 +142,7 @@ class _Work:
     loss: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     scored: list[Scored] = field(default_factory=list)
+    visited: list[Scored] = field(default_factory=list)
     own: Scored | None = None
     n_failed: int = 0
 
@@ -196,10 +214,13 @@ class GradientWorkers:
         work = _Work(plan, rng, Clock(), 0.0 * self._parameters[0].sum())
         n_led = int(method.challengers * n) if plan.challengers else 0
         n_hot = self._n_hot(plan, n)
+        n_visits = int(VISITS * n) if plan.challengers and plan.visits else 0
         if n_led:
             self._led(work, n_led)
+        if n_visits:
+            self._visit(work, n_visits)
         if method.own:
-            self._own(work, n - n_led, n_hot)
+            self._own(work, n - n_led - n_visits, n_hot)
         if method.replay and plan.pools:
             recalled = Recalled.cat(_recall(plan, n, n_hot, work.rng))
             log_q = self._generator.log_prob_slow(recalled.slow)
@@ -214,6 +235,7 @@ class GradientWorkers:
             n,
             list(gradients),
             work.scored,
+            work.visited,
             work.own,
             {name: value.item() for name, value in work.losses.items()},
             work.n_failed,
@@ -226,17 +248,20 @@ class GradientWorkers:
         started = time.perf_counter()
         rng = random_stream(Purpose.DRAWS, (*plan.seed, part, number), self._device)
         parts = _recall(plan, n, self._n_hot(plan, n), rng)
+        n_visits = int(VISITED_AGAIN * n) if plan.visited else 0
+        if plan.visited and n_visits:
+            parts.append(_beside(plan.pools[0], plan.visited, n_visits, rng))
         every = Recalled.cat(parts)
         log_q = self._generator.log_prob_slow(every.slow)
         sizes = [len(one.log_p) for one in parts]
         ratios = zip(log_q.split(sizes), every.log_p.split(sizes), strict=True)
         spread = sum((len(q) * log_variance(q, p) for q, p in ratios), log_q.new_zeros(()))
-        loss = (n * forward_kl(log_q) + spread) / plan.batch
+        loss = (n * forward_kl(log_q[:n]) + spread) / plan.batch
         slow = [parameter for parameter, moves in zip(self._parameters, self._is_slow, strict=True) if moves]
         found = iter(torch.autograd.grad(loss, slow, materialize_grads=True))
         gradients = [next(found) if moves else None for moves in self._is_slow]
         seconds = time.perf_counter() - started
-        return Part(n, gradients, [], None, {"log_variance": spread.item() / n}, 0, 0.0, seconds)
+        return Part(n, gradients, [], [], None, {"log_variance": spread.item() / len(log_q)}, 0, 0.0, seconds)
 
     def _n_hot(self, plan: StepPlan, n: int) -> int:
         return 0 if plan.hot is None else int(self._method.hot_share * n)
@@ -246,7 +271,19 @@ class GradientWorkers:
         assert work.plan.challengers
         lead = work.plan.challengers.propose(n, work.rng)
         heat = lead.log_prob.new_full((n,), work.plan.heat)
-        self._learn_stiff(work, score_led(self._generator, self._target, lead, heat, work.rng, work.clock))
+        drawn = score_led(self._generator, self._target, lead, heat, work.rng, work.clock)
+        self._learn_stiff(work, drawn)
+        work.scored.append(drawn.detach())
+
+    def _visit(self, work: _Work, n: int) -> None:
+        """Draws at the slow coordinates of challengers: where thermal structures are, whatever the flow draws."""
+        assert work.plan.challengers
+        found = work.plan.challengers.visit(n, work.rng)
+        slow = Slow(found.label, found.torsions, torch.full_like(found.heat, work.plan.heat))
+        none = torch.zeros_like(slow.heat)
+        drawn = score_stiff(self._generator, self._target, slow, none, work.rng, work.clock)
+        self._learn_stiff(work, drawn)
+        work.visited.append(drawn.detach())
 
     def _own(self, work: _Work, n: int, n_hot: int) -> None:
         """Draws of the flow: first those with a uniform coordinate, last the hot ones."""
@@ -256,6 +293,7 @@ class GradientWorkers:
         through = self._method.through_slow
         drawn = score(self._generator, self._target, n, work.rng, uniform, heat, through_slow=through, clock=work.clock)
         own, _, _ = self._learn_stiff(work, drawn, (uniform < 0) & ~hot, uniform >= 0, hot)
+        work.scored.append(drawn.detach())
         work.own = own.detach()
         if len(own):
             work.losses["reverse_kl"] = reverse_kl(work.own) - work.own.log_weight.median()
@@ -269,7 +307,6 @@ class GradientWorkers:
         for part in parts:
             if len(part):
                 work.loss = work.loss + self._method.own * len(part) * reverse_kl(part)
-        work.scored.append(drawn.detach())
         work.n_failed += len(drawn) - int(good.sum())
         return parts
 
@@ -278,6 +315,15 @@ class GradientWorkers:
         latent = self._generator.sample(n, work.rng, torch.full((n,), work.plan.heat, device=self._device))
         x, _ = self._target.coordinates.to_cartesian(latent.slow.label, latent.slow.torsions, latent.stiff)
         return spread_loss(coordinate.values(x), coordinate)
+
+
+def _beside(pool: Pool, visited: Recalled, n: int, rng: torch.Generator) -> Recalled:
+    """``n`` visits and as many draws of the flow, neither chosen by weight: of these one density tells the ratios."""
+
+    def some(of: Recalled) -> Recalled:
+        return of[torch.randint(len(of.log_p), (n,), generator=rng, device=of.log_p.device)]
+
+    return Recalled.cat([some(visited), some(pool.draws)])
 
 
 def _recall(plan: StepPlan, n: int, n_hot: int, rng: torch.Generator) -> list[Recalled]:

@@ -18,6 +18,9 @@ from boltzgen.training.objectives import Scored
 REPLAY_CAPACITY = 100_000
 """Draws that are remembered."""
 
+VISITS_CAPACITY = 20_000
+"""Of those at slow coordinates of challengers."""
+
 HOT_CAPACITY = 0.2
 """Share of the capacity for draws at a temperature that has been passed."""
 
@@ -124,16 +127,20 @@ class Replay:
             batch = draws[rows], log_weight[rows]
             self._rungs.setdefault(batch[0].slow.heat[0].item(), deque()).append(batch)
 
+    def draws(self, heat: float) -> Recalled | None:
+        """All draws at a temperature, see :meth:`pool`; None if none."""
+        batches = self._rungs.get(heat)
+        return Recalled.cat([draws for draws, _ in batches]) if batches else None
+
     def pool(self, heat: float) -> Pool | None:
         """All draws at a temperature, weights tempered to an effective share of at least ``ESS_FLOOR``; None if none.
 
         ``heat`` is ln T/T₀ as the draws have it, in their precision.
         """
-        batches = self._rungs.get(heat)
-        if not batches:
+        draws = self.draws(heat)
+        if draws is None:
             return None
-        draws = Recalled.cat([draws for draws, _ in batches])
-        log_weight = torch.cat([w for _, w in batches]).double()
+        log_weight = torch.cat([w for _, w in self._rungs[heat]]).double()
         tempering = _tempering(log_weight)
         weights = torch.softmax(tempering * log_weight, dim=0)
         log_z = torch.logsumexp(log_weight, dim=0).item() - math.log(len(log_weight))

@@ -17,7 +17,7 @@ from boltzgen.flow.generator import Generator
 from boltzgen.progress import Progress
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget
-from boltzgen.training.annealing import Cooling, Schedule
+from boltzgen.training.annealing import GAP_LIMIT, GAP_OF_TORSION, Cooling, Schedule
 from boltzgen.training.budget import ENOUGH, STEPS_TO_JUDGE, Budget
 from boltzgen.training.challengers import Challengers, can_propose
 from boltzgen.training.counters import Counters
@@ -99,7 +99,8 @@ class Trainer:
         self.optimizer = Optimizer(self.generator)
         self.schedule = Schedule(learning_rate=settings.learning_rate)
         start = max(settings.start_temperature if self.method.cools else 0.0, target.temperature)
-        self.cooling = Cooling(start, target.temperature)
+        n_slow = target.coordinates.n_torsions - target.coordinates.n_rotors
+        self.cooling = Cooling(start, target.temperature, gap_limit=max(GAP_LIMIT, GAP_OF_TORSION * n_slow))
         if not self.method.cools:
             self.cooling.level = self.cooling.levels
         self.memory = Memory(self.cooling, self.method, settings.seed)
@@ -216,11 +217,12 @@ class Trainer:
         seed = (self.settings.seed, counters.step)
         heat = memory.heat(self.cooling.level)
         waited = -time.perf_counter()
-        plan = StepPlan(batch, heat, memory.hot, memory.pools, seed, challengers)
+        visits = self._slow_steps > 0
+        plan = StepPlan(batch, heat, memory.hot, memory.pools, seed, challengers, visits, memory.visited)
         step = workers.step(plan)
         waited += time.perf_counter()
         counters.add_step(step, batch, self.method, replays=bool(memory.pools))
-        memory.add(step.scored)
+        memory.add(step.scored, step.visited)
         if self._move(step, rate):
             waited += self._move_slow(workers, plan, rate, step.losses)
             self._update_average()

@@ -43,8 +43,8 @@ def both_sided(double):
 
 def challengers_of(target):
     challengers = Challengers(target.to(torch.float32), seed=0)
-    for k in range(10):
-        challengers.go_on(LEAST_ROUND, keep=k >= 4)
+    for k in range(20):
+        challengers.go_on(LEAST_ROUND, keep=k >= 8)
     return challengers
 
 
