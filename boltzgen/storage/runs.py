@@ -37,7 +37,7 @@ from boltzgen.storage.atomic import open_hdf5, sha256_of
 from boltzgen.storage.tree import get_tree, put_tree
 
 FORMAT = "boltzgen-sampler"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 LIBRARIES = "arviz-stats h5py mdtraj numpy openmm openmmforcefields pymbar rdkit scipy torch"
 

@@ -15,6 +15,7 @@ from boltzgen.constants import GAS_CONSTANT
 from boltzgen.errors import ConflictError, InputError, StorageError
 from boltzgen.storage.atomic import sha256_of, write_hdf5
 from boltzgen.storage.runs import (
+    SCHEMA_VERSION,
     RunDirectory,
     already_done,
     check_parent,
@@ -96,10 +97,10 @@ def test_work_is_skipped_only_for_equal_inputs(child: Path, parent: Path) -> Non
     [
         ({}, "was not written by boltzgen"),
         ({"format": "another program", "schema_version": 2}, "was not written by boltzgen"),
-        ({"format": "boltzgen-sampler", "schema_version": 4}, "format version 4, newer"),
-        ({"format": "boltzgen-sampler", "schema_version": 2}, "format version 2, which is no longer read"),
+        ({"format": "boltzgen-sampler", "schema_version": SCHEMA_VERSION + 1}, "newer"),
+        ({"format": "boltzgen-sampler", "schema_version": 3}, "format version 3, which is no longer read"),
         ({"format": "boltzgen-sampler"}, "incomplete"),
-        ({"format": "boltzgen-sampler", "schema_version": 3, "config": "{"}, "incomplete"),
+        ({"format": "boltzgen-sampler", "schema_version": SCHEMA_VERSION, "config": "{"}, "incomplete"),
     ],
 )
 def test_other_files_are_bad_input(tmp_path: Path, attributes: dict[str, Any], message: str) -> None:

@@ -82,6 +82,19 @@ def test_proposals_have_their_density(challengers):
     assert torch.allclose(lengths[dense] / 4000, torch.full((int(dense.sum()),), 2.0 * math.pi / 24), rtol=0.3)
 
 
+def test_visits_are_structures_as_they_are(double, challengers):
+    """Those that were given are among them."""
+    known = challengers._structures.slow.torsions
+    visits = challengers.visit(500, torch.Generator().manual_seed(0))
+    assert torch.isin(visits.torsions, known).all()
+    assert 0.2 < (visits.torsions > 0).double().mean() < 0.8
+    seeded = Challengers(double.target.to(torch.float32), seed=0)
+    seeded._structures = challengers._structures
+    seeded.add_seeds(double.draw(len(known), seed=7).float())
+    mixed = seeded.visit(500, torch.Generator().manual_seed(0)).torsions
+    assert 0.3 < torch.isin(mixed, known).double().mean() < 0.7
+
+
 class LargestTensor(TorchDispatchMode):
     """Elements of the largest result of any operation."""
 
@@ -141,13 +154,18 @@ def test_short_trainings_have_no_exchange(double):
     assert double.train(ANNEALED, max_energies=50_000).counts()["n_exchange_energies"] == 0
 
 
-def test_resumed_training_goes_on_with_its_challengers(double):
-    settings = TrainSettings(method=ANNEALED, **MOSTLY_EXCHANGE)
+@pytest.mark.parametrize("dear", [False, True])
+def test_resumed_training_goes_on_with_its_challengers(double, dear):
+    """Visits are made where draws are dear alone."""
+    architecture = replace(double.architecture, levers=(1,), relaxation=4) if dear else double.architecture
+    budget = {"max_energies": 1_200_000, "exchange_share": 0.7} if dear else MOSTLY_EXCHANGE
+    settings = TrainSettings(method=ANNEALED, **budget)
 
     def trainer():
-        return Trainer(double.target, double.architecture, settings)
+        return Trainer(double.target, architecture, settings)
 
     _, broken, _ = assert_same_when_resumed(trainer, lambda trainer: trainer.budget.progress < 0.7)
+    assert (broken.memory.visited is not None) == dear
     assert broken.challengers.n_structures > 0
 
 

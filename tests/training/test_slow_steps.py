@@ -15,11 +15,11 @@ from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.training.data import DataSet
-from boltzgen.training.gradient import GradientWorkers, Sources, StepPlan
+from boltzgen.training.gradient import VISITED_AGAIN, GradientWorkers, Sources, StepPlan
 from boltzgen.training.method import ANNEALED
 from boltzgen.training.objectives import forward_kl, log_variance
 from boltzgen.training.optimizer import Optimizer
-from boltzgen.training.replay import Replay
+from boltzgen.training.replay import Pool, Recalled, Replay
 from boltzgen.training.trainer import SLOW_STEPS, Trainer, TrainSettings
 
 
@@ -80,10 +80,17 @@ def test_what_is_recalled_is_the_density_of_the_target_at_its_place(pools):
     assert u.std() > 1.0
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_slow_step_moves_the_slow_coordinates_alone_along_both_losses(pools, threads):
+@pytest.fixture(scope="module")
+def visited(pools):
+    """Draws at chosen torsions, with values off by as much as a flow that lacks a well has them."""
+    _, _, (pool, _) = pools
+    return Recalled(pool.draws.slow[:40], pool.draws.log_p[:40] + torch.linspace(0.0, 8.0, 40))
+
+
+@pytest.mark.parametrize(("threads", "visits"), [(1, False), (2, False), (1, True)])
+def test_a_slow_step_moves_the_slow_coordinates_alone_along_its_losses(pools, visited, threads, visits):
     target, generator, of_both = pools
-    plan = StepPlan(700, 0.5, 0.6875, of_both, (0, 1))
+    plan = StepPlan(700, 0.5, 0.6875, of_both, (0, 1), visited=visited if visits else None)
     workers = GradientWorkers(generator, target, threads, ANNEALED)
     with workers.active():
         many = [workers.slow_step(plan, number).gradients for number in range(100)]
@@ -95,7 +102,8 @@ def test_a_slow_step_moves_the_slow_coordinates_alone_along_both_losses(pools, t
     assert all(torch.equal(a, b) for a, b in zip(step, again, strict=True) if a is not None)
     assert any(not torch.equal(a, b) for a, b in zip(step, other, strict=True) if a is not None)
 
-    # The mean over many draws is the gradient of the two losses over the pools by their weights.
+    # The mean over many draws is the gradient of the two losses over the pools by their weights, and of the second over
+    # visits and as many draws of any weight.
     mean = [torch.zeros_like(p) for p in parameters]
     for gradients in many:
         for total, gradient in zip(mean, gradients, strict=True):
@@ -105,10 +113,38 @@ def test_a_slow_step_moves_the_slow_coordinates_alone_along_both_losses(pools, t
         drawn = pool.resample(20_000, rng(3))
         log_q = generator.log_prob_slow(drawn.slow)
         loss = loss + share * (forward_kl(log_q) + log_variance(log_q, drawn.log_p))
+    if visits:
+        either = Recalled.cat([*[visited] * (len(of_both[0].draws.log_p) // 40), of_both[0].draws])
+        loss = loss + 2.0 * VISITED_AGAIN * log_variance(generator.log_prob_slow(either.slow), either.log_p)
     moving = [p for p in parameters if id(p) in slow]
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(loss, moving, materialize_grads=True)])
     found = torch.cat([m.flatten() for m, p in zip(mean, parameters, strict=True) if id(p) in slow])
     assert (found - exact).norm() < 0.2 * exact.norm()
+
+
+@pytest.mark.parametrize("visits", [False, True])
+def test_values_at_visits_show_a_well_that_no_draw_is_in(visits):
+    """All earlier draws lie in one of two equal wells, and tell by forward KL and values that this is all."""
+    double = OneTorsion((2, 0.0, 10.0))
+
+    def found(phi):
+        log_p = -10.0 * (1 + torch.cos(2.0 * phi)) / KT
+        return Recalled(Slow(torch.zeros(len(phi), dtype=torch.int64), phi[:, None]), log_p)
+
+    thermal = 0.3 * torch.randn(2000, generator=rng(1))
+    pool = Pool(found(thermal - math.pi / 2), torch.full((2000,), 1.0 / 2000), 1.0, 1.0, 0.0)
+    visited = found(0.3 * torch.randn(400, generator=rng(2)) + math.pi * (torch.arange(400) % 2 - 0.5))
+    torch.manual_seed(0)
+    generator = Generator(double.architecture)
+    workers = GradientWorkers(generator, double.target.to(torch.float32), 1, ANNEALED)
+    optimizer = Optimizer(generator)
+    for step in range(300):
+        plan = StepPlan(512, 0.0, None, (pool,), (0, step), visited=visited if visits else None)
+        for parameter, gradient in zip(generator.parameters(), workers.slow_step(plan, 1).gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step(3e-3 * min(1.0, 2.0 * (1.0 - step / 300)))
+    share = double.share_above_zero(generator)
+    assert 0.05 < share < 0.5 if visits else share < 0.01
 
 
 def with_levers(single, **settings):
