@@ -14,6 +14,9 @@ MEDIUM_TRAINING = 300_000
 
 MOST_GROWTH = 16
 
+SHARE_OF_DEAR = 0.5
+"""Share of the batches where draws take many energies: of long chains, which are far from learnt, steps teach more."""
+
 GAP_LIMIT, GAP_OF_TORSION = 2.0, 0.25
 """nats between log Z and the ELBO below which a temperature is left; of each slow torsion, if that is more."""
 
@@ -31,10 +34,13 @@ class Schedule:
     warmup_steps: int = 50
     batches: tuple[tuple[float, int], ...] = ((0.0, 256), (0.15, 512), (0.5, 1024), (0.8, 2048))
     """(progress from which, batch size) of a short training: many small steps first, then less noise."""
+    share: float = 1.0
+    """Of these sizes: less where draws are dear, so that there are as many steps more."""
 
     def batch(self, progress: float, draws: float = 0.0) -> int:
         """Batch size in a training of so many draws in all, see :func:`growth`."""
-        return growth(draws) * next(size for start, size in reversed(self.batches) if progress >= start)
+        size = growth(draws) * next(size for start, size in reversed(self.batches) if progress >= start)
+        return round(self.share * size)
 
     def rate(self, progress: float, step: int) -> float:
         """Learning rate: linear warm-up, then cosine to 1 % of the maximum."""

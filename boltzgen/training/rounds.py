@@ -19,15 +19,10 @@ BURN_IN = 0.2
 
 @dataclass(frozen=True)
 class Rounds:
-    """Rounds of exchange; none where the budget is too small for enough.
-
-    They take ``share`` of the energies where a draw takes one. Where it takes more, and ``cost`` times as long, they
-    take as much of the time: ``share`` to 1 − ``share`` energies, times ``cost``, for each draw.
-    """
+    """Rounds of exchange, which take ``share`` of the energies; none where the budget is too small for enough."""
 
     budget: Budget
     share: float
-    cost: float = 1.0
 
     @property
     def length(self) -> float:
@@ -38,25 +33,20 @@ class Rounds:
     @property
     def expected_draws(self) -> float:
         """How many draws the budget is good for."""
-        return self.budget.expected_energies / (self.budget.cost + (self._for_each_draw if self.length else 0.0))
-
-    @property
-    def _for_each_draw(self) -> float:
-        return self.cost * self.share / (1.0 - self.share)
+        of_draws = 1.0 - self.share if self.length else 1.0
+        return of_draws * self.budget.expected_energies / self.budget.cost
 
     @property
     def _in_all(self) -> float:
         """Energies of all rounds."""
-        each = self._for_each_draw
-        return each * self.budget.expected_energies / (self.budget.cost + each) if each else 0.0
+        return self.share * self.budget.expected_energies if self.share else 0.0
 
     def is_due(self, spent: int) -> bool:
         """Whether exchange that has ``spent`` so many energies lags behind its share of all.
 
         Not before the speed is known: a round by a guess may take half of the time.
         """
-        draws = (self.budget.counters.energies - spent) / self.budget.cost
-        lags = spent < self._for_each_draw * draws and self.budget.progress < LAST_ROUND
+        lags = spent < self.share * self.budget.counters.energies and self.budget.progress < LAST_ROUND
         return lags and self.budget.knows_speed and self.length > 0.0
 
     def is_burnt_in(self, spent: int) -> bool:

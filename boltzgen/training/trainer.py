@@ -17,7 +17,7 @@ from boltzgen.flow.generator import Generator
 from boltzgen.progress import Progress
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget
-from boltzgen.training.annealing import GAP_LIMIT, GAP_OF_TORSION, Cooling, Schedule
+from boltzgen.training.annealing import GAP_LIMIT, GAP_OF_TORSION, SHARE_OF_DEAR, Cooling, Schedule
 from boltzgen.training.budget import ENOUGH, STEPS_TO_JUDGE, Budget
 from boltzgen.training.challengers import Challengers, can_propose
 from boltzgen.training.counters import Counters
@@ -97,7 +97,8 @@ class Trainer:
             self.generator = Generator(architecture).attach(self.target).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = Optimizer(self.generator)
-        self.schedule = Schedule(learning_rate=settings.learning_rate)
+        share = SHARE_OF_DEAR if architecture.levers else 1.0
+        self.schedule = Schedule(learning_rate=settings.learning_rate, share=share)
         start = max(settings.start_temperature if self.method.cools else 0.0, target.temperature)
         n_slow = target.coordinates.n_torsions - target.coordinates.n_rotors
         self.cooling = Cooling(start, target.temperature, gap_limit=max(GAP_LIMIT, GAP_OF_TORSION * n_slow))
@@ -111,9 +112,7 @@ class Trainer:
         from_data = self.method.learns_from_data_alone
         cost = architecture.energies_per_draw
         self.budget = Budget(self.counters, settings.max_energies, settings.time_budget, cost=cost, of_frames=from_data)
-        self.rounds = Rounds(
-            self.budget, settings.exchange_share if self.challengers else 0.0, architecture.cost_of_draw
-        )
+        self.rounds = Rounds(self.budget, settings.exchange_share if self.challengers else 0.0)
         held_out = self.sources.data.held_out if self.sources.data else None
         self.held_out = HeldOut(held_out, best_wins=from_data)
         self.history: list[dict[str, float]] = []

@@ -42,8 +42,11 @@ DEFAULT_TIME = 600.0
 LADDERS, FEWEST_LADDERS = 32, 4
 """With a budget for as many, and at least."""
 
-WORTHWHILE_ROUNDS = 500
-"""Rounds below which fewer ladders are taken: 100 ps."""
+WORTHWHILE_ROUNDS, ROUNDS_OF_TORSIONS = 500, 250
+"""Rounds below which fewer ladders are taken: 100 ps, or 50 ps for each square of the slow torsions if that is more.
+
+A chain takes nanoseconds from end to end of a ladder: there few long ones tell what many short ones do not.
+"""
 
 FEWEST_RUNGS = 8
 
@@ -254,7 +257,8 @@ def _affordable(
     energies = math.inf if settings.max_energies is None else settings.max_energies
     if deadline is not None:
         energies = min(energies, threads * _rate(target, structure, n_rungs) * (deadline - time.monotonic()))
-    of_one = n_rungs * settings.steps * WORTHWHILE_ROUNDS
+    n_slow = target.coordinates.n_torsions - target.coordinates.n_rotors
+    of_one = n_rungs * settings.steps * max(WORTHWHILE_ROUNDS, ROUNDS_OF_TORSIONS * n_slow**2)
     return int(min(LADDERS, max(FEWEST_LADDERS, energies // of_one)))
 
 

@@ -131,6 +131,7 @@ def test_schedule_covers_the_whole_budget():
 def test_batches_grow_with_the_budget_and_are_bounded():
     schedule = Schedule()
     assert [schedule.batch(0.0, n) for n in (1e3, 6e5, 5e6, 2e7, 1e12)] == [256, 256, 1024, 2048, 4096]
+    assert [Schedule(share=0.5).batch(p, 1e6) for p in (0.0, 1.0)] == [256, 2048]
 
 
 def test_tempering_keeps_the_effective_share():
