@@ -69,7 +69,8 @@ def _saved_bytes(generator: Generator, target: AnyTarget, n: int, method: Method
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         losses = []
         if method.own:
-            losses.append(reverse_kl(score(generator, target, n, rng, through_slow=method.through_slow)))
+            twin = generator.twin()
+            losses.append(reverse_kl(score(generator, target, n, rng, through_slow=method.through_slow, twin=twin)))
         if method.replay:
             losses.append(forward_kl(generator.log_prob_slow(drawn.slow)))
         if method.data:

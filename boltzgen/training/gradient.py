@@ -163,6 +163,7 @@ class GradientWorkers:
         self, generator: Generator, target: AnyTarget, threads: int, method: Method, sources: Sources | None = None
     ) -> None:
         self._generator, self._target, self._method = generator, target, method
+        self._twin = generator.twin()
         self._sources = sources or Sources()
         self._parameters = list(generator.parameters())
         slow = {id(parameter) for parameter in generator.slow_parameters()}
@@ -271,7 +272,7 @@ class GradientWorkers:
         assert work.plan.challengers
         lead = work.plan.challengers.propose(n, work.rng)
         heat = lead.log_prob.new_full((n,), work.plan.heat)
-        drawn = score_led(self._generator, self._target, lead, heat, work.rng, work.clock)
+        drawn = score_led(self._generator, self._target, lead, heat, work.rng, work.clock, self._twin)
         self._learn_stiff(work, drawn)
         work.scored.append(drawn.detach())
 
@@ -281,7 +282,7 @@ class GradientWorkers:
         found = work.plan.challengers.visit(n, work.rng)
         slow = Slow(found.label, found.torsions, torch.full_like(found.heat, work.plan.heat))
         none = torch.zeros_like(slow.heat)
-        drawn = score_stiff(self._generator, self._target, slow, none, work.rng, work.clock)
+        drawn = score_stiff(self._generator, self._target, slow, none, work.rng, work.clock, self._twin)
         self._learn_stiff(work, drawn)
         work.visited.append(drawn.detach())
 
@@ -291,7 +292,12 @@ class GradientWorkers:
         hot = torch.arange(n, device=self._device) >= n - n_hot
         heat = torch.where(hot, work.plan.hot or 0.0, torch.full((n,), work.plan.heat, device=self._device))
         through = self._method.through_slow
-        drawn = score(self._generator, self._target, n, work.rng, uniform, heat, through_slow=through, clock=work.clock)
+        drawn = score(
+            *(self._generator, self._target, n, work.rng, uniform, heat),
+            through_slow=through,
+            clock=work.clock,
+            twin=self._twin,
+        )
         own, _, _ = self._learn_stiff(work, drawn, (uniform < 0) & ~hot, uniform >= 0, hot)
         work.scored.append(drawn.detach())
         work.own = own.detach()

@@ -69,6 +69,7 @@ def score(
     *,
     through_slow: bool = False,
     clock: Clock | None = None,
+    twin: Generator | None = None,
 ) -> Scored:
     """Draw ``n`` latents and weigh them against the softened target: n energies with forces.
 
@@ -77,15 +78,22 @@ def score(
 
     ``uniform (n,)`` names a slow coordinate to be drawn uniformly in each draw, or −1, and ``heat (n,)`` is ln T/T₀ of
     each, see :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
-    not finite, and no gradient through the energy.
+    not finite, and no gradient through the energy. With a ``twin`` the gradient is the path gradient, see
+    :meth:`~boltzgen.flow.generator.Generator.sample_stiff`.
     """
     with torch.set_grad_enabled(through_slow and torch.is_grad_enabled()):
         slow, log_prob = generator.sample_slow(n, rng, uniform, heat)
-    return score_stiff(generator, target, slow, log_prob, rng, clock)
+    return score_stiff(generator, target, slow, log_prob, rng, clock, twin)
 
 
 def score_led(
-    generator: Generator, target: AnyTarget, lead: Lead, heat: Tensor, rng: torch.Generator, clock: Clock | None = None
+    generator: Generator,
+    target: AnyTarget,
+    lead: Lead,
+    heat: Tensor,
+    rng: torch.Generator,
+    clock: Clock | None = None,
+    twin: Generator | None = None,
 ) -> Scored:
     """Draw what is left of latents whose first slow coordinates come from elsewhere, and weigh them as :func:`score`.
 
@@ -93,7 +101,7 @@ def score_led(
     """
     with torch.no_grad():
         slow, log_prob = generator.follow(lead, rng, heat)
-    return score_stiff(generator, target, slow, log_prob, rng, clock)
+    return score_stiff(generator, target, slow, log_prob, rng, clock, twin)
 
 
 def score_stiff(
@@ -103,13 +111,14 @@ def score_stiff(
     log_prob: Tensor,
     rng: torch.Generator,
     clock: Clock | None = None,
+    twin: Generator | None = None,
 ) -> Scored:
     """Draw stiff coordinates once for each of given slow ones, and weigh them as :func:`score` does.
 
     ``log_prob (n,)`` is the density that the slow ones were drawn from.
     """
     atlas = target.coordinates
-    stiff, log_conditional = generator.sample_stiff(slow, rng)
+    stiff, log_conditional = generator.sample_stiff(slow, rng, twin)
     x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff)
     started = time.perf_counter()
     u = target.reduced_potential(x, softening=PAIR_SOFTENING) * (-slow.heat).exp()
