@@ -154,7 +154,7 @@ def test_a_step_of_annealing_is_the_sum_that_it_was_before_there_were_methods(di
     rng = random_stream(Purpose.DRAWS, (0, 1, 0))
     uniform = broad_choice(250, 62, torch.tensor([0, 1]), rng)  # a quarter; φ and ψ, no rotors
     heats = torch.tensor(225 * [heat] + 25 * [hot])  # a tenth
-    scored = score(generator, target, 250, rng, uniform, heats)
+    scored = score(generator, target, 250, rng, uniform, heats, twin=generator.twin())
     assert not scored.slow.torsions.requires_grad
     good, is_hot = torch.isfinite(scored.log_weight), heats == hot
     groups = good & (uniform < 0) & ~is_hot, good & (uniform >= 0), good & is_hot
