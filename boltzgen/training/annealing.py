@@ -14,7 +14,7 @@ MEDIUM_TRAINING = 300_000
 
 MOST_GROWTH = 16
 
-SHARE_OF_DEAR = 0.5
+SHARE_OF_DEAR = 0.25
 """Share of the batches where draws take many energies: of long chains, which are far from learnt, steps teach more."""
 
 GAP_LIMIT, GAP_OF_TORSION = 2.0, 0.25
