@@ -28,6 +28,7 @@ CLIPPED_SHARE = 0.002
 """Share of the samples, those with the largest weights, that the clipped figures cut down to the least among them."""
 
 _EQUAL_WITHIN = 1e-10  # log-weights closer than this differ by rounding alone
+_NEARLY_EQUAL = 2.0  # the largest weight over the mean
 _MIN_TAIL = 5  # what the generalised-Pareto fit needs; its tail is a fifth of a small sample
 _LEAST_SHORTER_TAIL = 25  # k̂ of fewer is known to no better than 0.3
 _LEAST_CHANCE = 0.01  # of so small a largest weight, below which a fitted tail is contradicted
@@ -152,6 +153,8 @@ def pareto_smooth(log_w: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     twice the mean. A k̂ of 0.7 and more that the largest weight contradicts, since draws from such a tail would have a
     larger maximum in 99 of 100 cases, is therefore fitted again to a tail of half the length, and stays as it was if
     no tail of 25 and more is in accord. Of draws from Pareto and log-normal tails at most one in a hundred changes.
+    Where it is 0.7 and more and yet no weight is twice the mean, weights are all but equal, and k̂ is 0 as of equal
+    ones: a tail of one per cent of the mean may have any shape.
 
     References
     ----------
@@ -169,6 +172,8 @@ def pareto_smooth(log_w: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     if fitted is None:
         return float("inf"), values.copy()
     khat, normalised = fitted
+    if khat >= MAX_KHAT and top[-1] < np.log(_NEARLY_EQUAL) + log_z(kept)[0]:
+        return 0.0, values.copy()
     lowest = int(np.argmin(kept))  # never in the tail, so only normalisation moved it
     smoothed = values.copy()
     smoothed[finite] = normalised + (kept[lowest] - normalised[lowest])

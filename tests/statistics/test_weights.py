@@ -126,3 +126,15 @@ def test_no_error_of_log_z_from_few_effective_samples_or_a_heavy_tail():
 def test_invalid_weights_are_refused_and_never_become_numbers(function, bad):
     with pytest.raises(ValueError, match="weight"):
         function(np.array(bad))
+
+
+@pytest.mark.parametrize(("scale", "harmless"), [(0.003, True), (0.03, False)])
+def test_a_heavy_tail_far_below_the_mean_rules_nothing(scale, harmless):
+    """A Pareto tail of shape 0.9 above weights that are equal to a thousandth: of 1 to 1.6, or to 8 times the mean."""
+    rng = np.random.default_rng(4)
+    excess = scale * (rng.uniform(size=400) ** -0.9 - 1.0)
+    log_w = np.log1p(np.concatenate([excess, 0.001 * rng.uniform(size=19_600)]))
+    summary = summarize_weights(log_w)
+    assert (np.exp(log_w).max() < 2.0 * np.exp(log_w).mean()) == harmless
+    assert summary.khat == 0.0 if harmless else summary.khat > 0.7
+    assert (summary.log_z_stderr is not None) == harmless
