@@ -127,7 +127,12 @@ class Challengers:
     @property
     def n_structures(self) -> int:
         """Structures that are remembered, and those given."""
-        return sum(len(part) for part in (self._structures, self._seeds) if part is not None)
+        return sum(map(len, self._sources))
+
+    @property
+    def _sources(self) -> list[Structures]:
+        """What exchange found and what was given, as far as there is any."""
+        return [part for part in (self._structures, self._seeds) if part is not None]
 
     def add_seeds(self, x: Tensor) -> None:
         """Propose structures ``(atoms, 3, n)`` that are given, too: of basins that a flow is to learn.
@@ -176,7 +181,7 @@ class Challengers:
     def propose(self, n: int, rng: torch.Generator) -> Lead:
         """Draw labels and the torsions that are no rotors from a kernel density of the structures."""
         m = self._n_leading
-        sources = [part.slow for part in (self._structures, self._seeds) if part is not None]
+        sources = [part.slow for part in self._sources]
         share = KERNELS // len(sources)
         chosen_of = [
             slow[torch.randint(len(slow.label), (share,), generator=rng, device=self._device)] for slow in sources
@@ -196,7 +201,7 @@ class Challengers:
 
     def visit(self, n: int, rng: torch.Generator) -> Slow:
         """Draw ``n`` of the structures with replacement: their slow coordinates as they are."""
-        slow = Slow.cat([part.slow for part in (self._structures, self._seeds) if part is not None])
+        slow = Slow.cat([part.slow for part in self._sources])
         return slow[torch.randint(len(slow.label), (n,), generator=rng, device=self._device)]
 
     @torch.no_grad()
