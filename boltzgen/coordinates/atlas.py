@@ -60,9 +60,9 @@ class Atlas:
         return len(self.charts)
 
     @property
-    def n_rotors(self) -> int:
-        """Number of symmetric rotors, the last of the torsions."""
-        return len(self.zmatrix.rotors)
+    def n_slow(self) -> int:
+        """Number of slow torsions, the first; the others are symmetric rotors."""
+        return self.n_torsions - len(self.zmatrix.rotors)
 
     @property
     def slow_atoms(self) -> list[tuple[int, int, int, int]]:

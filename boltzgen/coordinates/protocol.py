@@ -22,9 +22,9 @@ class CoordinateChart(Protocol):
 class Coordinates(Protocol):
     """A label, circles and lines ↔ configurations ``(sites, components, batch)``: atoms and x, y, z of a molecule.
 
-    Circles ``(batch, n_torsions)`` are slow, perhaps with many modes, the last ``n_rotors`` of them symmetric; lines
-    ``(batch, n_stiff)`` are nearly standard normal given them at the temperature of the target. The volume element is
-    that of the system: of a molecule without rigid motion.
+    Circles ``(batch, n_torsions)`` are slow, the first ``n_slow`` of them perhaps with many modes, the others
+    symmetric; lines ``(batch, n_stiff)`` are nearly standard normal given them at the temperature of the target. The
+    volume element is that of the system: of a molecule without rigid motion.
     """
 
     @property
@@ -32,8 +32,8 @@ class Coordinates(Protocol):
         """Number of circles."""
 
     @property
-    def n_rotors(self) -> int:
-        """Number of circles, the last ones, that no challenger leads and no draw broadens."""
+    def n_slow(self) -> int:
+        """Number of circles, the first ones, that challengers lead and draws broaden; the others are symmetric."""
 
     @property
     def levers(self) -> tuple[int, ...]:

@@ -45,7 +45,6 @@ class Separate:
 class ModelCoordinates:
     """One chart of circles and lines, in the order of the columns; nothing is symmetric."""
 
-    n_rotors = 0
     levers = ()
     n_charts = 1
 
@@ -58,6 +57,7 @@ class ModelCoordinates:
     ) -> None:
         self.columns, self.arrangement, self.dtype, self.device = tuple(columns), arrangement, dtype, device
         self.n_torsions = sum(column.is_circle for column in columns)
+        self.n_slow = self.n_torsions
         self.n_stiff = len(columns) - self.n_torsions
 
     @property

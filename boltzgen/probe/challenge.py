@@ -179,7 +179,7 @@ def spread_starts(target: Target, n: int, rng: torch.Generator, conformers: NDAr
     if left > 0:
         pool = random_circles((CANDIDATES * n, atlas.n_torsions), like, rng)
         chart = torch.arange(len(pool)) % atlas.n_charts
-        chosen = _farthest(pool, chart, points, labels, left, atlas.n_torsions - atlas.n_rotors)
+        chosen = _farthest(pool, chart, points, labels, left, atlas.n_slow)
         stiff = like.new_zeros(left, atlas.n_stiff)
         parts.append(atlas.to_cartesian(chart[chosen], pool[chosen], stiff)[0])
     return torch.cat(parts, dim=-1)

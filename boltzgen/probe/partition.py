@@ -79,7 +79,7 @@ def turning_torsions(target: Target) -> dict[str, tuple[int, ...]]:
     molecule, atlas = target.molecule, target.coordinates
     torsions: dict[str, tuple[int, ...]] = dict(molecule.torsions)
     known = {frozenset(atoms[1:3]) for atoms in torsions.values()}
-    for atoms in atlas.slow_atoms[: atlas.n_torsions - atlas.n_rotors]:
+    for atoms in atlas.slow_atoms[: atlas.n_slow]:
         if frozenset(atoms[1:3]) not in known:
             torsions[f"tor:{_label(molecule, atoms)}"] = atoms
     return torsions

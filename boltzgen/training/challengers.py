@@ -74,7 +74,7 @@ KERNEL_WIDTH = 0.3
 def can_propose(target: AnyTarget) -> TypeGuard[Target]:
     """Whether there are slow coordinates, rotors aside, that structures of a molecule could tell."""
     coordinates = target.coordinates
-    return isinstance(target, Target) and (coordinates.n_torsions > coordinates.n_rotors or coordinates.n_charts > 1)
+    return isinstance(target, Target) and (coordinates.n_slow > 0 or coordinates.n_charts > 1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Challengers:
         self.target, self.seed = target, seed
         self.energies = self.rounds = 0
         self.thin = math.nan
-        self._n_leading = target.coordinates.n_torsions - target.coordinates.n_rotors
+        self._n_leading = target.coordinates.n_slow
         self._device = target.coordinates.charts[0].device
         self._masses = slowed_masses(target.molecule.masses, target.molecule.bonds)
         self._temperatures = geometric_temperatures(target.temperature, HOTTEST * target.temperature, RUNGS)

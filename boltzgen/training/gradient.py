@@ -170,7 +170,7 @@ class GradientWorkers:
         self._is_slow = [id(parameter) in slow for parameter in self._parameters]
         self._device = self._parameters[0].device
         coordinates = target.coordinates
-        broad = list(range(coordinates.n_torsions - coordinates.n_rotors))
+        broad = list(range(coordinates.n_slow))
         if coordinates.n_charts > 1:
             broad.append(coordinates.n_torsions)  # the label
         self._broad = torch.tensor(broad, dtype=torch.int64, device=self._device)

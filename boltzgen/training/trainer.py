@@ -100,8 +100,8 @@ class Trainer:
         share = SHARE_OF_DEAR if architecture.levers else 1.0
         self.schedule = Schedule(learning_rate=settings.learning_rate, share=share)
         start = max(settings.start_temperature if self.method.cools else 0.0, target.temperature)
-        n_slow = target.coordinates.n_torsions - target.coordinates.n_rotors
-        self.cooling = Cooling(start, target.temperature, gap_limit=max(GAP_LIMIT, GAP_OF_TORSION * n_slow))
+        limit = max(GAP_LIMIT, GAP_OF_TORSION * target.coordinates.n_slow)
+        self.cooling = Cooling(start, target.temperature, gap_limit=limit)
         if not self.method.cools:
             self.cooling.level = self.cooling.levels
         self.memory = Memory(self.cooling, self.method, settings.seed)

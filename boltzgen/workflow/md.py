@@ -257,8 +257,7 @@ def _affordable(
     energies = math.inf if settings.max_energies is None else settings.max_energies
     if deadline is not None:
         energies = min(energies, threads * _rate(target, structure, n_rungs) * (deadline - time.monotonic()))
-    n_slow = target.coordinates.n_torsions - target.coordinates.n_rotors
-    of_one = n_rungs * settings.steps * max(WORTHWHILE_ROUNDS, ROUNDS_OF_TORSIONS * n_slow**2)
+    of_one = n_rungs * settings.steps * max(WORTHWHILE_ROUNDS, ROUNDS_OF_TORSIONS * target.coordinates.n_slow**2)
     return int(min(LADDERS, max(FEWEST_LADDERS, energies // of_one)))
 
 
