@@ -181,12 +181,7 @@ class Challengers:
     def propose(self, n: int, rng: torch.Generator) -> Lead:
         """Draw labels and the torsions that are no rotors from a kernel density of the structures."""
         m = self._n_leading
-        sources = [part.slow for part in self._sources]
-        share = KERNELS // len(sources)
-        chosen_of = [
-            slow[torch.randint(len(slow.label), (share,), generator=rng, device=self._device)] for slow in sources
-        ]
-        centre = Slow.cat(chosen_of)
+        centre = self.visit(KERNELS, rng)
         label, centres = centre.label, centre.torsions[:, :m]
         chosen = torch.randint(KERNELS, (n,), generator=rng, device=self._device)
         noise = torch.empty((n, m), dtype=centres.dtype, device=self._device).normal_(generator=rng)
@@ -200,9 +195,14 @@ class Challengers:
         return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
 
     def visit(self, n: int, rng: torch.Generator) -> Slow:
-        """Draw ``n`` of the structures with replacement: their slow coordinates as they are."""
-        slow = Slow.cat([part.slow for part in self._sources])
-        return slow[torch.randint(len(slow.label), (n,), generator=rng, device=self._device)]
+        """The slow coordinates of ``n`` structures as they are, from each source as many, with replacement."""
+        slow = [part.slow for part in self._sources]
+        sizes = [(n + k) // len(slow) for k in range(len(slow))]
+        chosen = [
+            torch.randint(len(of.label), (k,), generator=rng, device=self._device)
+            for of, k in zip(slow, sizes, strict=True)
+        ]
+        return Slow.cat([of[rows] for of, rows in zip(slow, chosen, strict=True)])
 
     @torch.no_grad()
     def judge(self, generator: Generator, log_z: float) -> None:

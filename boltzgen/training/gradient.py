@@ -37,10 +37,10 @@ from boltzgen.training.replay import Pool, Recalled
 PART_SIZE = 1024
 """Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
 
-VISITS = 0.05
+VISITS = 0.15
 """Share of the draws made at slow coordinates of challengers, where draws are dear."""
 
-VISITED_AGAIN = 0.125
+VISITED_AGAIN = 0.375
 """In a step of the slow coordinates alone, earlier visits that are learnt from, and other draws beside them, for each
 draw resampled by its weight."""
 
@@ -71,7 +71,7 @@ class StepPlan:
     challengers: Challengers | None = None
     """Those with structures to propose."""
     visits: bool = False
-    """Whether draws are made at the slow coordinates of these structures, too."""
+    """Whether draws are made at the slow coordinates of these structures, and not near them."""
     visited: Recalled | None = None
     """Earlier ones at the temperature of the first pool."""
 
@@ -213,8 +213,8 @@ class GradientWorkers:
         started, method, sources = time.perf_counter(), self._method, self._sources
         rng = random_stream(Purpose.DRAWS, (*plan.seed, part), self._device)
         work = _Work(plan, rng, Clock(), 0.0 * self._parameters[0].sum())
-        n_led = int(method.challengers * n) if plan.challengers else 0
         n_hot = self._n_hot(plan, n)
+        n_led = int(method.challengers * n) if plan.challengers and not plan.visits else 0
         n_visits = int(VISITS * n) if plan.challengers and plan.visits else 0
         if n_led:
             self._led(work, n_led)

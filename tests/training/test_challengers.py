@@ -13,9 +13,11 @@ from resuming import assert_same_when_resumed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from boltzgen.coordinates.charts import wrap
+from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.training.budget import STEPS_TO_JUDGE
 from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, Challengers, Structures
+from boltzgen.training.gradient import VISITS, GradientWorkers, StepPlan
 from boltzgen.training.method import ANNEALED, DATA
 from boltzgen.training.replay import Pool
 from boltzgen.training.trainer import Trainer, TrainSettings
@@ -83,16 +85,28 @@ def test_proposals_have_their_density(challengers):
 
 
 def test_visits_are_structures_as_they_are(double, challengers):
-    """Those that were given are among them."""
+    """Half are of those that were given, however few."""
     known = challengers._structures.slow.torsions
     visits = challengers.visit(500, torch.Generator().manual_seed(0))
     assert torch.isin(visits.torsions, known).all()
     assert 0.2 < (visits.torsions > 0).double().mean() < 0.8
     seeded = Challengers(double.target.to(torch.float32), seed=0)
     seeded._structures = challengers._structures
-    seeded.add_seeds(double.draw(len(known), seed=7).float())
-    mixed = seeded.visit(500, torch.Generator().manual_seed(0)).torsions
-    assert 0.3 < torch.isin(mixed, known).double().mean() < 0.7
+    seeded.add_seeds(double.draw(10, seed=7).float())
+    mixed = seeded.visit(501, torch.Generator().manual_seed(0)).torsions
+    assert torch.isin(mixed, known).sum() == 250
+
+
+@pytest.mark.parametrize("visits", [False, True])
+def test_draws_are_led_by_structures_or_visit_them(double, challengers, visits):
+    target = double.target.to(torch.float32)
+    generator = Generator(double.architecture).attach(target)
+    plan = StepPlan(400, 0.0, None, (), (0, 0), challengers, visits=visits)
+    step = GradientWorkers(generator, target, 1, ANNEALED).step(plan)
+    n_visits = int(VISITS * 400) if visits else 0
+    n_led = 0 if visits else int(ANNEALED.challengers * 400)
+    assert sum(map(len, step.visited)) == n_visits
+    assert [len(scored) for scored in step.scored] == [n for n in (n_led, 400 - n_led - n_visits) if n]
 
 
 class LargestTensor(TorchDispatchMode):
