@@ -5,7 +5,8 @@ target's temperature from replica exchange on the same energy, begun from random
 which are counted. A small share of the draws of a step has its slow coordinates from a kernel density of these
 structures, with the rest from the flow. These draws have exact weights, so the slow coordinates learn from them what
 p says, not how often a short exchange happened to visit a state; and the stiff ones learn by reverse KL there as
-anywhere. So exchange need not be in equilibrium, and where the flow lacks nothing it changes nothing.
+anywhere. So exchange need not be in equilibrium, and where the flow lacks nothing it changes nothing. Structures that
+the flow has too little of are chosen more often.
 
 At how many of the structures the flow is thin is measured, and told. It is no share of the ensemble: a short exchange
 dwells in rare states.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import torch
@@ -46,8 +47,8 @@ TIMESTEP = 3.0
 STEPS = 50
 """Steps between exchanges."""
 
-KEPT = 2048
-"""Structures that challenge, the latest."""
+KEPT = 8192
+"""Structures that challenge, the latest: 1.5 ns of each ladder."""
 
 KEEP_EVERY = 5
 """Exchanges between structures of a ladder: 0.75 ps."""
@@ -64,6 +65,9 @@ CHUNK = 1024
 THIN = 3.0
 """nats of ln p/q beyond which a flow is thin at a structure."""
 
+THINNEST = 8.0
+"""nats beyond which it makes no difference for how often a structure is chosen."""
+
 KERNELS = 512
 """Structures around which slow coordinates are proposed at a time."""
 
@@ -77,35 +81,70 @@ def can_propose(target: AnyTarget) -> TypeGuard[Target]:
     return isinstance(target, Target) and (coordinates.n_slow > 0 or coordinates.n_charts > 1)
 
 
+COLUMNS = ("stiff", "log_det", "u", "centre", "excess")
+"""Of structures, beside the slow coordinates."""
+
+
 @dataclass(frozen=True)
 class Structures:
-    """Latents of n structures at the target's temperature, ``log_det`` of the map to positions, and u, ``(n,)``."""
+    """Latents of n structures at the target's temperature, ``log_det`` of the map to positions, and u, ``(n,)``.
+
+    ``centre`` is where a flow draws its stiff coordinates around, ``(n, n_stiff)``, and ``excess`` ln p/q ``(n,)``
+    when it was last judged; both are NaN as long as nobody has asked.
+    """
 
     slow: Slow
     stiff: Tensor
     log_det: Tensor
     u: Tensor
+    centre: Tensor
+    excess: Tensor
 
     def __len__(self) -> int:
         return len(self.u)
 
     @classmethod
+    def unjudged(cls, slow: Slow, stiff: Tensor, log_det: Tensor, u: Tensor) -> Structures:
+        """Those that no flow was asked about."""
+        return cls(slow, stiff, log_det, u, torch.full_like(stiff, math.nan), torch.full_like(u, math.nan))
+
+    @classmethod
     def latest(cls, parts: Sequence[Structures], most: int) -> Structures:
         """Parts one after the other, the last ``most`` of all."""
-        columns = ("stiff", "log_det", "u")
-        joined = (torch.cat([getattr(part, name) for part in parts])[-most:] for name in columns)
+        joined = (torch.cat([getattr(part, name) for part in parts])[-most:] for name in COLUMNS)
         return cls(Slow.cat([part.slow for part in parts]).map(lambda column: column[-most:]), *joined)
+
+    @torch.no_grad()
+    def judged(self, generator: Generator, log_z: float) -> Structures:
+        """The same, with the excess that a flow leaves given ln Z, and with centres where there was none."""
+        centre, excess = self.centre.clone(), self.excess.clone()
+        for rows in torch.arange(len(self), device=self.u.device).split(CHUNK):
+            slow, stiff = self.slow[rows], self.stiff[rows]
+            around = generator.centre(slow, stiff) if bool(centre[rows].isnan().any()) else centre[rows]
+            log_prob = generator.log_prob(slow, stiff, around)
+            excess[rows] = self.log_det[rows] - self.u[rows] - log_prob - log_z
+            if around is not None:
+                centre[rows] = around
+        return replace(self, centre=centre, excess=excess)
+
+    def draw(self, n: int, rng: torch.Generator) -> Slow:
+        """The slow coordinates of ``n`` structures with replacement, by √(p/q) as far as it is known, and bounded."""
+        chances = (0.5 * self.excess.clamp(max=THINNEST)).exp()
+        known = ~chances.isnan()
+        chances = torch.where(known, chances, chances[known].mean() if bool(known.any()) else 1.0)
+        return self.slow[torch.multinomial(chances, n, replacement=True, generator=rng)]
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""
-        columns = {name: getattr(self, name).cpu().numpy() for name in ("stiff", "log_det", "u")}
+        columns = {name: getattr(self, name).cpu().numpy() for name in COLUMNS}
         return {"slow": self.slow.to_tree(), **columns}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], device: torch.device | str) -> Structures:
-        """Build from what :meth:`to_tree` returned."""
-        columns = (torch.as_tensor(tree[name], device=device) for name in ("stiff", "log_det", "u"))
-        return cls(Slow.from_tree(tree["slow"], device), *columns)
+        """Build from what :meth:`to_tree` returned; earlier versions stored no judgement."""
+        slow = Slow.from_tree(tree["slow"], device)
+        columns = [torch.as_tensor(tree[name], device=device) for name in COLUMNS if name in tree]
+        return cls(slow, *columns) if len(columns) == len(COLUMNS) else cls.unjudged(slow, *columns)
 
 
 class Challengers:
@@ -195,25 +234,16 @@ class Challengers:
         return Lead(label[chosen], torsions, torch.logsumexp(log_kernel, dim=1) - math.log(KERNELS))
 
     def visit(self, n: int, rng: torch.Generator) -> Slow:
-        """The slow coordinates of ``n`` structures as they are, from each source as many, with replacement."""
-        slow = [part.slow for part in self._sources]
-        sizes = [(n + k) // len(slow) for k in range(len(slow))]
-        chosen = [
-            torch.randint(len(of.label), (k,), generator=rng, device=self._device)
-            for of, k in zip(slow, sizes, strict=True)
-        ]
-        return Slow.cat([of[rows] for of, rows in zip(slow, chosen, strict=True)])
+        """The slow coordinates of ``n`` structures as they are, from each source as many."""
+        sources = self._sources
+        sizes = [(n + k) // len(sources) for k in range(len(sources))]
+        return Slow.cat([source.draw(size, rng) for source, size in zip(sources, sizes, strict=True) if size])
 
-    @torch.no_grad()
     def judge(self, generator: Generator, log_z: float) -> None:
-        """Find at what share of the structures a flow is thin, given ln Z."""
-        if self._structures is None:
-            return
-        all_of = self._structures
-        chunks = torch.arange(len(all_of), device=self._device).split(CHUNK)
-        log_prob = torch.cat([generator.log_prob(all_of.slow[rows], all_of.stiff[rows]) for rows in chunks])
-        excess = (all_of.log_det - all_of.u - log_prob).double() - log_z
-        self.thin = (excess > THIN).double().mean().item()
+        """Find how far and at what share of the structures a flow is thin, given ln Z."""
+        if self._structures is not None:
+            self._structures = self._structures.judged(generator, log_z)
+            self.thin = (self._structures.excess > THIN).double().mean().item()
 
     def _start(self, rng: torch.Generator) -> Tensor:
         """Random torsions in random charts, relaxed: ``(atoms, 3, walkers)``."""
@@ -234,7 +264,7 @@ class Challengers:
         located = locate(self.target.coordinates, x)
         u = self.target.reduced_potential(x[..., located.inside])
         self.energies += len(u)
-        return Structures(Slow(located.label, located.torsions), located.stiff, located.log_det, u)
+        return Structures.unjudged(Slow(located.label, located.torsions), located.stiff, located.log_det, u)
 
     def to_tree(self) -> dict[str, Any]:
         """Nested arrays, to be stored."""

@@ -16,7 +16,7 @@ from boltzgen.coordinates.charts import wrap
 from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.training.budget import STEPS_TO_JUDGE
-from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, Challengers, Structures
+from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, THINNEST, Challengers, Structures
 from boltzgen.training.gradient import VISITS, GradientWorkers, StepPlan
 from boltzgen.training.method import ANNEALED, DATA
 from boltzgen.training.replay import Pool
@@ -41,6 +41,13 @@ def one_sided(double):
 @pytest.fixture(scope="module")
 def both_sided(double):
     return double.train(ANNEALED, max_energies=200_000).result
+
+
+def challengers_like(challengers, double):
+    """Others with the same structures, which no flow was asked about."""
+    others, found = Challengers(double.target.to(torch.float32), seed=0), challengers._structures
+    others._structures = Structures.unjudged(found.slow, found.stiff, found.log_det, found.u)
+    return others
 
 
 def challengers_of(target):
@@ -87,14 +94,44 @@ def test_proposals_have_their_density(challengers):
 def test_visits_are_structures_as_they_are(double, challengers):
     """Half are of those that were given, however few."""
     known = challengers._structures.slow.torsions
-    visits = challengers.visit(500, torch.Generator().manual_seed(0))
+    visits = challengers_like(challengers, double).visit(500, torch.Generator().manual_seed(0))
     assert torch.isin(visits.torsions, known).all()
     assert 0.2 < (visits.torsions > 0).double().mean() < 0.8
-    seeded = Challengers(double.target.to(torch.float32), seed=0)
-    seeded._structures = challengers._structures
+    seeded = challengers_like(challengers, double)
     seeded.add_seeds(double.draw(10, seed=7).float())
     mixed = seeded.visit(501, torch.Generator().manual_seed(0)).torsions
     assert torch.isin(mixed, known).sum() == 250
+
+
+def test_structures_that_a_flow_lacks_are_visited_more_often(double, challengers, one_sided):
+    """By √(p/q), and no more than twenty times as often as where it lacks nothing."""
+    judged = challengers_like(challengers, double)
+    before = (judged.visit(4000, torch.Generator().manual_seed(0)).torsions[:, 0] > 0).double().mean()
+    judged.judge(one_sided, double.log_z)
+    structures = judged._structures
+    lost = structures.slow.torsions[:, 0] > 0
+    log_q = one_sided.log_prob(structures.slow, structures.stiff).detach()
+    excess = (structures.log_det - structures.u - log_q).double() - double.log_z
+    assert torch.allclose(structures.excess.double(), excess, atol=1e-3)
+    assert 0.2 < before < 0.8
+    chances = (0.5 * excess.clamp(max=THINNEST)).exp()
+    expected = (chances[lost].sum() / chances.sum()).item()
+    found = (judged.visit(4000, torch.Generator().manual_seed(0)).torsions[:, 0] > 0).double().mean().item()
+    assert expected > 0.9
+    assert abs(found - expected) < 0.03
+    stored = Structures.from_tree(structures.to_tree(), "cpu")
+    assert all(torch.equal(getattr(stored, name), getattr(structures, name)) for name in ("u", "excess"))
+
+
+def test_a_judgement_with_centres_at_hand_is_the_same_and_takes_no_energies(double, challengers):
+    architecture = replace(double.architecture, levers=(1,), relaxation=4)
+    generator = Generator(architecture).attach(double.target.to(torch.float32)).eval()
+    first = challengers_like(challengers, double)._structures.judged(generator, 0.0)
+    assert generator.take_energies() >= len(first)
+    again = first.judged(generator, 0.0)
+    assert generator.take_energies() == 0
+    assert torch.equal(again.excess, first.excess)
+    assert torch.equal(again.centre, first.centre)
 
 
 @pytest.mark.parametrize("visits", [False, True])
@@ -126,7 +163,7 @@ def test_the_density_of_proposals_is_right_and_small_for_several_torsions(dipept
     challengers = Challengers(dipeptide_target.to(torch.float32), seed=0)
     centre = torch.tensor([[3.1, -1.0, 0.0, 0.0, 0.0]])  # the first beside the seam, the last three are rotors
     slow = Slow(torch.zeros(1, dtype=torch.int64), centre)
-    challengers._structures = Structures(slow, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1))
+    challengers._structures = Structures.unjudged(slow, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1))
     with LargestTensor() as largest:
         lead = challengers.propose(400, torch.Generator().manual_seed(0))
     z = wrap(lead.torsions - centre[:, :2]) / KERNEL_WIDTH
