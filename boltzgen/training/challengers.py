@@ -15,8 +15,7 @@ dwells in rare states.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import torch
@@ -32,6 +31,7 @@ from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Lead, Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget, Target
+from boltzgen.training.structures import Structures
 
 LADDERS = 4
 RUNGS = 8
@@ -59,14 +59,8 @@ LEAST_ROUND = 4 * KEEP_EVERY * STEPS * LADDERS * RUNGS
 RELAXATION = 200
 """Steps of relaxation from random torsions, an energy each."""
 
-CHUNK = 1024
-"""Challengers whose density is computed at once."""
-
 THIN = 3.0
 """nats of ln p/q beyond which a flow is thin at a structure."""
-
-THINNEST = 8.0
-"""nats beyond which it makes no difference for how often a structure is chosen."""
 
 KERNELS = 512
 """Structures around which slow coordinates are proposed at a time."""
@@ -79,72 +73,6 @@ def can_propose(target: AnyTarget) -> TypeGuard[Target]:
     """Whether there are slow coordinates, rotors aside, that structures of a molecule could tell."""
     coordinates = target.coordinates
     return isinstance(target, Target) and (coordinates.n_slow > 0 or coordinates.n_charts > 1)
-
-
-COLUMNS = ("stiff", "log_det", "u", "centre", "excess")
-"""Of structures, beside the slow coordinates."""
-
-
-@dataclass(frozen=True)
-class Structures:
-    """Latents of n structures at the target's temperature, ``log_det`` of the map to positions, and u, ``(n,)``.
-
-    ``centre`` is where a flow draws its stiff coordinates around, ``(n, n_stiff)``, and ``excess`` ln p/q ``(n,)``
-    when it was last judged; both are NaN as long as nobody has asked.
-    """
-
-    slow: Slow
-    stiff: Tensor
-    log_det: Tensor
-    u: Tensor
-    centre: Tensor
-    excess: Tensor
-
-    def __len__(self) -> int:
-        return len(self.u)
-
-    @classmethod
-    def unjudged(cls, slow: Slow, stiff: Tensor, log_det: Tensor, u: Tensor) -> Structures:
-        """Those that no flow was asked about."""
-        return cls(slow, stiff, log_det, u, torch.full_like(stiff, math.nan), torch.full_like(u, math.nan))
-
-    @classmethod
-    def latest(cls, parts: Sequence[Structures], most: int) -> Structures:
-        """Parts one after the other, the last ``most`` of all."""
-        joined = (torch.cat([getattr(part, name) for part in parts])[-most:] for name in COLUMNS)
-        return cls(Slow.cat([part.slow for part in parts]).map(lambda column: column[-most:]), *joined)
-
-    @torch.no_grad()
-    def judged(self, generator: Generator, log_z: float) -> Structures:
-        """The same, with the excess that a flow leaves given ln Z, and with centres where there was none."""
-        centre, excess = self.centre.clone(), self.excess.clone()
-        for rows in torch.arange(len(self), device=self.u.device).split(CHUNK):
-            slow, stiff = self.slow[rows], self.stiff[rows]
-            around = generator.centre(slow, stiff) if bool(centre[rows].isnan().any()) else centre[rows]
-            log_prob = generator.log_prob(slow, stiff, around)
-            excess[rows] = self.log_det[rows] - self.u[rows] - log_prob - log_z
-            if around is not None:
-                centre[rows] = around
-        return replace(self, centre=centre, excess=excess)
-
-    def draw(self, n: int, rng: torch.Generator) -> Slow:
-        """The slow coordinates of ``n`` structures with replacement, by √(p/q) as far as it is known, and bounded."""
-        chances = (0.5 * self.excess.clamp(max=THINNEST)).exp()
-        known = ~chances.isnan()
-        chances = torch.where(known, chances, chances[known].mean() if bool(known.any()) else 1.0)
-        return self.slow[torch.multinomial(chances, n, replacement=True, generator=rng)]
-
-    def to_tree(self) -> dict[str, Any]:
-        """Nested arrays, to be stored."""
-        columns = {name: getattr(self, name).cpu().numpy() for name in COLUMNS}
-        return {"slow": self.slow.to_tree(), **columns}
-
-    @classmethod
-    def from_tree(cls, tree: Mapping[str, Any], device: torch.device | str) -> Structures:
-        """Build from what :meth:`to_tree` returned; earlier versions stored no judgement."""
-        slow = Slow.from_tree(tree["slow"], device)
-        columns = [torch.as_tensor(tree[name], device=device) for name in COLUMNS if name in tree]
-        return cls(slow, *columns) if len(columns) == len(COLUMNS) else cls.unjudged(slow, *columns)
 
 
 class Challengers:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from boltzgen.training.gradient import StepGradient
 from boltzgen.training.method import Method
+from boltzgen.training.step import StepGradient
 
 
 @dataclass

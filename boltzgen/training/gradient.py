@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.target import AnyTarget
-from boltzgen.training.challengers import Challengers
 from boltzgen.training.data import DataSet, negative_log_likelihood
 from boltzgen.training.method import Method
 from boltzgen.training.objectives import (
@@ -33,6 +31,7 @@ from boltzgen.training.objectives import (
 )
 from boltzgen.training.reaction import ReactionCoordinate, spread_loss
 from boltzgen.training.replay import Pool, Recalled
+from boltzgen.training.step import Part, StepGradient, StepPlan
 
 PART_SIZE = 1024
 """Samples of one part on a CPU at most: intermediate arrays of this size stay in the cache."""
@@ -54,82 +53,6 @@ class Sources:
 
     data: DataSet | None = None
     coordinate: ReactionCoordinate | None = None
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """What one step does. Heats are ln T/T₀."""
-
-    batch: int
-    heat: float
-    hot: float | None
-    """A temperature passed before, at which a share of the draws is made; None as long as there is none."""
-    pools: tuple[Pool, ...]
-    """Reweighted draws at these temperatures that the slow coordinates learn from; none in the very first steps."""
-    seed: tuple[int, int]
-    """Seed of the training and number of the step: the draws depend on nothing else."""
-    challengers: Challengers | None = None
-    """Those with structures to propose."""
-    visits: bool = False
-    """Whether draws are made at the slow coordinates of these structures, and not near them."""
-    visited: Recalled | None = None
-    """Earlier ones at the temperature of the first pool."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Gradient per parameter of a part of a step, None where it does not move, and what came out of its draws.
-
-    ``scored`` has all draws with a density, detached; ``own`` those of them that have no uniform coordinate and an
-    energy; ``visited`` those at slow coordinates of challengers, which have none.
-    ``losses`` are means by name, before their weights. Seconds are of this thread.
-    """
-
-    n: int
-    gradients: list[Tensor | None]
-    scored: list[Scored]
-    visited: list[Scored]
-    own: Scored | None
-    losses: dict[str, float]
-    n_failed: int
-    seconds_energy: float
-    seconds_flow: float
-
-
-@dataclass(frozen=True)
-class StepGradient:
-    """The sum over the parts of a step; seconds are summed over threads."""
-
-    gradients: list[Tensor | None]
-    scored: list[Scored]
-    visited: list[Scored]
-    own: list[Scored]
-    losses: dict[str, float]
-    n_failed: int
-    seconds_energy: float
-    seconds_flow: float
-
-    @classmethod
-    def of(cls, parts: list[Part]) -> StepGradient:
-        """Sum parts, always in the same order."""
-        total = sum(part.n for part in parts)
-        names = [name for name in parts[0].losses if all(name in part.losses for part in parts)]
-        return cls(
-            gradients=[_sum(column) for column in zip(*(part.gradients for part in parts), strict=True)],
-            scored=[scored for part in parts for scored in part.scored],
-            visited=[visited for part in parts for visited in part.visited],
-            own=[part.own for part in parts if part.own],
-            losses={name: sum(part.n * part.losses[name] for part in parts) / total for name in names},
-            n_failed=sum(part.n_failed for part in parts),
-            seconds_energy=sum(part.seconds_energy for part in parts),
-            seconds_flow=sum(part.seconds_flow for part in parts),
-        )
-
-
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """Of one parameter over parts; None if it does not move."""
-    moving = [gradient for gradient in gradients if gradient is not None]
-    return reduce(torch.add, moving).contiguous() if moving else None
 
 
 @dataclass

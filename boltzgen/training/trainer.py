@@ -21,7 +21,7 @@ from boltzgen.training.annealing import GAP_LIMIT, GAP_OF_TORSION, SHARE_OF_DEAR
 from boltzgen.training.budget import ENOUGH, STEPS_TO_JUDGE, Budget
 from boltzgen.training.challengers import Challengers, can_propose
 from boltzgen.training.counters import Counters
-from boltzgen.training.gradient import GradientWorkers, Sources, StepGradient, StepPlan
+from boltzgen.training.gradient import GradientWorkers, Sources
 from boltzgen.training.held_out import HeldOut
 from boltzgen.training.history import COLUMNS, batch_figures, history_columns, history_rows, shown_figures
 from boltzgen.training.memory import Memory
@@ -29,6 +29,7 @@ from boltzgen.training.method import ANNEALED, Method
 from boltzgen.training.objectives import Scored
 from boltzgen.training.optimizer import Optimizer
 from boltzgen.training.rounds import Rounds
+from boltzgen.training.step import StepGradient, StepPlan
 from boltzgen.training.weights import to_arrays, to_tensors
 
 GRADIENT_CLIP = 10.0

@@ -16,10 +16,12 @@ from boltzgen.coordinates.charts import wrap
 from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.training.budget import STEPS_TO_JUDGE
-from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, THINNEST, Challengers, Structures
-from boltzgen.training.gradient import VISITS, GradientWorkers, StepPlan
+from boltzgen.training.challengers import KERNEL_WIDTH, KERNELS, LEAST_ROUND, Challengers
+from boltzgen.training.gradient import VISITS, GradientWorkers
 from boltzgen.training.method import ANNEALED, DATA
 from boltzgen.training.replay import Pool
+from boltzgen.training.step import StepPlan
+from boltzgen.training.structures import THINNEST, Structures
 from boltzgen.training.trainer import Trainer, TrainSettings
 
 MOSTLY_EXCHANGE = {"max_energies": 800_000, "exchange_share": 0.9}

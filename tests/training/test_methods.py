@@ -16,10 +16,11 @@ from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.random_streams import Purpose, random_stream
 from boltzgen.training.data import DataSet, LatentFrames, held_out_loss, negative_log_likelihood
-from boltzgen.training.gradient import GradientWorkers, Sources, StepPlan
+from boltzgen.training.gradient import GradientWorkers, Sources
 from boltzgen.training.method import ANNEALED, DATA, ENERGY, METHODS
 from boltzgen.training.objectives import broad_choice, forward_kl, label_surrogate, reverse_kl, score
 from boltzgen.training.replay import Replay
+from boltzgen.training.step import StepPlan
 from boltzgen.training.trainer import Trainer, TrainSettings
 
 

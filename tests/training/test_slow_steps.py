@@ -15,11 +15,12 @@ from boltzgen.flow.architecture import Architecture
 from boltzgen.flow.generator import Generator
 from boltzgen.flow.latents import Slow
 from boltzgen.training.data import DataSet
-from boltzgen.training.gradient import VISITED_AGAIN, GradientWorkers, Sources, StepPlan
+from boltzgen.training.gradient import VISITED_AGAIN, GradientWorkers, Sources
 from boltzgen.training.method import ANNEALED
 from boltzgen.training.objectives import forward_kl, log_variance
 from boltzgen.training.optimizer import Optimizer
 from boltzgen.training.replay import Pool, Recalled, Replay
+from boltzgen.training.step import StepPlan
 from boltzgen.training.trainer import SLOW_STEPS, Trainer, TrainSettings
 
 
