@@ -78,9 +78,12 @@ class Variant:
     coordinates: Callable[[Target, np.ndarray], Atlas] | None = None
     """Of a target and its conformers."""
 
+    path_gradients: bool = True
+
 
 VARIANTS = {
     "base": Variant(),
+    "whole gradients": Variant(path_gradients=False),
     "no mixture in samples": Variant(hot_share=0.0),
     "one temperature": Variant(replace(ANNEALED, hot_share=0.0)),
     "no challengers": Variant(replace(ANNEALED, challengers=0.0), exchange_share=0.0),
@@ -125,6 +128,8 @@ def _figures(target: Target, variant: Variant, settings: TrainSettings, threads:
     trainer = Trainer(target, Architecture.of(target.coordinates), settings, threads=threads)
     trainer.schedule = variant.schedule(learning_rate=settings.learning_rate)
     trainer.optimizer = variant.optimizer(trainer.generator)
+    if not variant.path_gradients:
+        trainer.generator.twin = lambda: None
     started = time.process_time()
     trainer.run(lambda progress: None, lambda: True, lambda: None)
     spent = time.process_time() - started
