@@ -57,12 +57,14 @@ class Structures:
         """The same, with the excess that a flow leaves given ln Z, and with centres where there was none."""
         centre, excess = self.centre.clone(), self.excess.clone()
         for rows in torch.arange(len(self), device=self.u.device).split(CHUNK):
-            slow, stiff = self.slow[rows], self.stiff[rows]
-            around = generator.centre(slow, stiff) if bool(centre[rows].isnan().any()) else centre[rows]
-            log_prob = generator.log_prob(slow, stiff, around)
+            new = rows[centre[rows].isnan().any(1)]
+            found = generator.centre(self.slow[new], self.stiff[new]) if len(new) else centre[new]
+            around = None
+            if found is not None:
+                centre[new] = found
+                around = centre[rows]
+            log_prob = generator.log_prob(self.slow[rows], self.stiff[rows], around)
             excess[rows] = self.log_det[rows] - self.u[rows] - log_prob - log_z
-            if around is not None:
-                centre[rows] = around
         return replace(self, centre=centre, excess=excess)
 
     def draw(self, n: int, rng: torch.Generator) -> Slow:

@@ -106,7 +106,7 @@ def test_visits_are_structures_as_they_are(double, challengers):
 
 
 def test_structures_that_a_flow_lacks_are_visited_more_often(double, challengers, one_sided):
-    """By √(p/q), and no more than twenty times as often as where it lacks nothing."""
+    """By √(p/q), and no more than e⁴ times as often as where it lacks nothing."""
     judged = challengers_like(challengers, double)
     before = (judged.visit(4000, torch.Generator().manual_seed(0)).torsions[:, 0] > 0).double().mean()
     judged.judge(one_sided, double.log_z)
@@ -134,6 +134,12 @@ def test_a_judgement_with_centres_at_hand_is_the_same_and_takes_no_energies(doub
     assert generator.take_energies() == 0
     assert torch.equal(again.excess, first.excess)
     assert torch.equal(again.centre, first.centre)
+    one = Structures.latest([challengers_like(challengers, double)._structures], 1)
+    one.judged(generator, 0.0)
+    of_one = generator.take_energies()
+    with_one = Structures.latest([first, one], len(first) + 1).judged(generator, 0.0)
+    assert generator.take_energies() == of_one
+    assert torch.equal(with_one.centre[:-1], first.centre)
 
 
 @pytest.mark.parametrize("visits", [False, True])
