@@ -49,8 +49,9 @@ def parts(generator: BoltzmannGenerator, frames: np.ndarray, log_z: float, rng: 
     log_slow = flow.log_prob_slow(slow)
     own = located.log_det - target.reduced_potential(x[..., located.inside]) - flow.log_prob_stiff(located.stiff, slow)
     weights = torch.empty(REDRAWS, len(own), dtype=torch.float64)
+    of_levers = flow.centre_of_levers(slow)
     for row in weights:
-        stiff, log_prob = flow.sample_stiff(slow, rng)
+        stiff, log_prob = flow.sample_stiff(slow, rng, of_levers=of_levers)
         drawn, log_det = target.coordinates.to_cartesian(slow.label, slow.torsions, stiff)
         row[:] = log_det - target.reduced_potential(drawn) - log_prob
     mean = torch.logsumexp(weights, dim=0) - math.log(REDRAWS)

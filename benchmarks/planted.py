@@ -186,8 +186,8 @@ def rotors(coordinates: Any) -> float:
     return sum(math.log(rotor.order) for rotor in coordinates.zmatrix.rotors)
 
 
-def off_by_heat(original: Any, self: Any, lines: Any, slow: Any) -> Any:
-    stiff, log_prob, centre = original(self, lines, slow)
+def off_by_heat(original: Any, self: Any, lines: Any, slow: Any, *of_levers: Any) -> Any:
+    stiff, log_prob, centre = original(self, lines, slow, *of_levers)
     return stiff, log_prob + 0.5 * self.architecture.n_stiff * slow.heat, centre
 
 

@@ -95,15 +95,19 @@ class Generator(nn.Module):
         return Slow(base.label, torsions, base.heat), log_prob
 
     def sample_stiff(
-        self, slow: Slow, generator: torch.Generator, twin: Generator | None = None
+        self,
+        slow: Slow,
+        generator: torch.Generator,
+        twin: Generator | None = None,
+        of_levers: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw stiff coordinates ``(n, n_stiff)`` given slow ones, with ln q(z | τ, k), ``(n,)``.
 
         With a :meth:`twin` the gradient of ln q is that through the draws alone (the path gradient). What is left out,
         ∂ ln q/∂θ at fixed z, is zero on average and never small; the path gradient vanishes with q − p in every draw.
-        Source: Roeder, Wu and Duvenaud, arXiv:1703.09194.
+        Source: Roeder, Wu and Duvenaud, arXiv:1703.09194. For ``of_levers`` see :meth:`push_stiff`.
         """
-        z, log_prob, centre = self._push_stiff(self._sample_lines(slow, generator), slow)
+        z, log_prob, centre = self._push_stiff(self._sample_lines(slow, generator), slow, of_levers)
         if twin is not None:
             along_path = twin.log_prob_stiff(z, slow, centre)
             log_prob = log_prob.detach() + (along_path - along_path.detach())
@@ -116,10 +120,17 @@ class Generator(nn.Module):
             its.data = mine.data
         return twin
 
-    def push_stiff(self, lines: Tensor, slow: Slow) -> tuple[Tensor, Tensor]:
-        """Map standard normal lines to stiff coordinates given slow ones, with ln q(z | τ, k)."""
-        z, log_prob, _ = self._push_stiff(lines, slow)
+    def push_stiff(self, lines: Tensor, slow: Slow, of_levers: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map standard normal lines to stiff coordinates given slow ones, with ln q(z | τ, k).
+
+        Several draws given the same slow coordinates share :meth:`centre_of_levers`, two thirds of their energies.
+        """
+        z, log_prob, _ = self._push_stiff(lines, slow, of_levers)
         return z, log_prob
+
+    def centre_of_levers(self, slow: Slow) -> Tensor | None:
+        """What levers are drawn around given the slow coordinates, ``(n, n_stiff)``; None where there are none."""
+        return self.stiff_flow.centre_of_levers(slow)
 
     def centre(self, slow: Slow, stiff: Tensor) -> Tensor | None:
         """What stiff coordinates are drawn around at any temperature, ``(n, n_stiff)``; None where that is fixed."""
@@ -144,8 +155,10 @@ class Generator(nn.Module):
         lines, log_det = self.stiff_flow.pull(stiff, slow, self._context(slow), centre)
         return log_normal(lines) + log_det
 
-    def _push_stiff(self, lines: Tensor, slow: Slow) -> tuple[Tensor, Tensor, Tensor | None]:
-        z, log_det, centre = self.stiff_flow.push(lines, slow, self._context(slow))
+    def _push_stiff(
+        self, lines: Tensor, slow: Slow, of_levers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        z, log_det, centre = self.stiff_flow.push(lines, slow, self._context(slow), of_levers)
         return z, log_normal(lines) - log_det, centre
 
     def _sample_lines(self, slow: Slow, generator: torch.Generator) -> Tensor:

@@ -51,13 +51,18 @@ class StiffFlow(nn.Module):
         a = architecture
         self.block = Block(a.n_stiff, n_context, a.stiff_hidden, a.n_couplings)
 
-    def push(self, lines: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Lines ``(batch, n_stiff)`` → z and ln |det|, ``(batch,)``; there is no moving centre."""
+    def push(
+        self, lines: Tensor, slow: Slow, context: Tensor, of_levers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, None]:
+        """Lines ``(batch, n_stiff)`` → z and ln |det|, ``(batch,)``; there is no moving centre, of levers or others."""
         z, log_det = self.block(lines, context)
         return z * _stretch(slow), log_det + 0.5 * lines.shape[1] * slow.heat, None
 
     def centre(self, z: Tensor, slow: Slow) -> None:
         """There is none that moves."""
+
+    def centre_of_levers(self, slow: Slow) -> None:
+        """There are no levers."""
 
     def pull(self, z: Tensor, slow: Slow, context: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z → lines and ln |det| of that; ``centre`` is for flows that have one."""
@@ -86,9 +91,14 @@ class CentredStiffFlow(nn.Module):
         self.of_levers = Block(n, n_context + n, a.stiff_hidden, LEVER_COUPLINGS)
         self.of_rest = Block(a.n_stiff - n, n_context + a.n_stiff, a.stiff_hidden, a.n_couplings)
 
-    def push(self, lines: Tensor, slow: Slow, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Lines ``(batch, n_stiff)`` → z, ln |det| ``(batch,)``, and the centres of z ``(batch, n_stiff)``."""
-        stretch, centre = _stretch(slow), self.centre_of_levers(slow)
+    def push(
+        self, lines: Tensor, slow: Slow, context: Tensor, of_levers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Lines ``(batch, n_stiff)`` → z, ln |det| ``(batch,)``, and the centres of z ``(batch, n_stiff)``.
+
+        ``of_levers`` is :meth:`centre_of_levers`, which is computed unless given.
+        """
+        stretch, centre = _stretch(slow), self.centre_of_levers(slow) if of_levers is None else of_levers
         own = centre.index_select(1, self.levers)
         y, log_det = self.of_levers(lines.index_select(1, self.levers), _with_bounded(context, own))
         z = centre.index_copy(1, self.levers, own + y * stretch)

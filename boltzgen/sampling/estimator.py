@@ -53,10 +53,12 @@ class Estimator:
             base, walk = self.flow.sample_base(n, rng), self.annealing.walk
             return lambda k: walk(base.label.repeat(k), self._base_points(base, k, rng), rng)
         slow, log_slow = self.flow.sample_slow(n, rng)
+        centre = self.flow.centre_of_levers(slow)
 
         def redraw(k: int) -> Draws:
             repeated = Slow(slow.label.repeat(k), slow.torsions.repeat(k, 1))
-            return self.extended.weigh(repeated, log_slow.repeat(k), self._lines(k * n, rng))
+            of_levers = None if centre is None else centre.repeat(k, 1)
+            return self.extended.weigh(repeated, log_slow.repeat(k), self._lines(k * n, rng), of_levers)
 
         return redraw
 

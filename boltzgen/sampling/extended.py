@@ -45,13 +45,14 @@ class ExtendedTarget:
         self.target, self.flow = target, flow
         self.n_energies = self.n_forces = 0
 
-    def weigh(self, slow: Slow, log_slow: Tensor, lines: Tensor) -> Draws:
+    def weigh(self, slow: Slow, log_slow: Tensor, lines: Tensor, of_levers: Tensor | None = None) -> Draws:
         """Push normal ``lines (batch, n_stiff)`` to configurations, given slow coordinates and their ln q(k, τ).
 
         ln W = −u(x) + ln r_k(x) + ln|det| − ln q(k, τ) − ln q(z | τ, k), differentiable in all that is continuous.
+        For ``of_levers`` see :meth:`~boltzgen.flow.generator.Generator.push_stiff`.
         """
         atlas = self.target.coordinates
-        stiff, log_conditional = self.flow.push_stiff(lines, slow)
+        stiff, log_conditional = self.flow.push_stiff(lines, slow, of_levers)
         x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff)
         u = self.target.reduced_potential(x)
         self.n_energies += len(u)

@@ -103,6 +103,7 @@ def reduced_potentials(
     """U/kT ``(n,)`` at a temperature in K, of structures ``(n, atoms, 3)`` in nm; +inf where it cannot be computed."""
     parts: list[NDArray[np.float64]] = []
     done = 0
+    reporter.progress(Progress("reweight", 0.0, None, {"energies": 0}))
     with torch.no_grad():
         for frames in np.array_split(positions, max(1, -(-len(positions) // BATCH))):
             x = batch_last(frames)

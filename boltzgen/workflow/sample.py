@@ -57,9 +57,10 @@ def sample(run: Path, config: Config, context: Context) -> StageResult:
 
         def report(done: int) -> None:
             context.check_deadline()
-            left = (time.monotonic() - started) * (n - done) / done
+            left = (time.monotonic() - started) * (n - done) / done if done else None
             context.reporter.progress(Progress("sample", done / n, left, {"samples": done}))
 
+        report(0)
         drawn = BoltzmannGenerator(target, flow, temperatures=temperatures).sample(
             n,
             inner=settings.inner,

@@ -100,6 +100,19 @@ def test_samples_of_a_mixture_relax_once(flow, dipeptide_target):
     assert flow.take_energies() == 50 * 18
 
 
+def test_redraws_of_one_slow_point_relax_the_levers_once(flow, dipeptide_target):
+    """12 evaluations of each point, then 6 and the energy of each redraw; the weights are those of each by itself."""
+    samples = BoltzmannGenerator(dipeptide_target, flow).sample(10, inner=4, seed=1, batch_size=20)
+    assert samples.n_energy_evaluations == 10 * 12 + 40 * 7
+    slow, _ = flow.sample_slow(5, rng())
+    lines = torch.randn(5, flow.architecture.n_stiff, generator=rng(1), dtype=torch.float64)
+    flow.take_energies()
+    shared = flow.push_stiff(lines, slow, flow.centre_of_levers(slow))
+    assert flow.take_energies() == 5 * 18
+    for found, expected in zip(shared, flow.push_stiff(lines, slow), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_the_density_is_the_jacobian_of_the_whole_map_with_its_relaxations(flow):
     slow, _ = flow.sample_slow(1, rng(3))
     lines = torch.randn(1, flow.architecture.n_stiff, generator=rng(4), dtype=torch.float64)
