@@ -9,8 +9,11 @@ import numpy as np
 
 from boltzgen.coordinates.protocol import Coordinates
 
-RELAXED_DRAW = 4.0
-"""Time of learning from a draw that relaxes over that of one that does not: 3 to 5 for 62 and 102 atoms."""
+REDRAWS = 2
+"""Draws of the stiff coordinates at each slow point of a training, where they relax: they share two thirds of that."""
+
+RELAXED_POINT = 4.5
+"""Time of learning from a slow point whose draws relax over that of one that does not: 3 to 6 for 62 and 102 atoms."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,19 @@ class Architecture:
         object.__setattr__(self, "levers", tuple(int(lever) for lever in self.levers))
 
     @property
-    def energies_per_draw(self) -> int:
-        """Energies behind a draw: its own, and those of relaxation."""
-        return 1 + (self.relaxation + self.relaxation // 2 if self.levers else 0)
+    def redraws(self) -> int:
+        """Draws of the stiff coordinates at each slow point of a training."""
+        return REDRAWS if self.levers else 1
 
     @property
-    def cost_of_draw(self) -> float:
-        """Time that learning from a draw takes, about, in units of that without relaxation."""
-        return RELAXED_DRAW if self.levers else 1.0
+    def energies_per_point(self) -> int:
+        """Energies behind a slow point of a training: those of its draws, and of relaxation."""
+        return self.relaxation + self.redraws * (1 + self.relaxation // 2) if self.levers else 1
+
+    @property
+    def cost_of_point(self) -> float:
+        """Time that learning from a slow point takes, about, in units of that without relaxation."""
+        return RELAXED_POINT if self.levers else 1.0
 
     @classmethod
     def of(cls, coordinates: Coordinates, *, relaxes: bool = True, **sizes: int) -> Architecture:

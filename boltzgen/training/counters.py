@@ -34,9 +34,9 @@ class Counters:
         self.energies += n
         self.forces += n
 
-    def add_step(self, step: StepGradient, batch: int, method: Method, *, replays: bool) -> None:
+    def add_step(self, step: StepGradient, batch: int, method: Method, redraws: int, *, replays: bool) -> None:
         """Count what the gradient of a step took; the step itself is counted when the weights have moved."""
-        self.add_energies(batch if method.own else 0)
+        self.add_energies(batch * redraws if method.own else 0)
         self.failed_energies += step.n_failed
         self.replayed += batch if replays else 0
         self.frames += batch if method.data else 0

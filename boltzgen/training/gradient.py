@@ -89,6 +89,7 @@ class GradientWorkers:
         self._twin = generator.twin()
         self._sources = sources or Sources()
         self._parameters = list(generator.parameters())
+        self._redraws = generator.architecture.redraws
         slow = {id(parameter) for parameter in generator.slow_parameters()}
         self._is_slow = [id(parameter) in slow for parameter in self._parameters]
         self._device = self._parameters[0].device
@@ -129,7 +130,8 @@ class GradientWorkers:
     def _n_parts(self, batch: int) -> int:
         if self._device.type != "cpu":
             return 1
-        return max(-(-batch // PART_SIZE), min(2, batch // SMALLEST_PART), 1)
+        draws = batch * self._redraws
+        return max(-(-draws // PART_SIZE), min(2, draws // SMALLEST_PART), 1)
 
     def _part(self, job: tuple[StepPlan, int, int]) -> Part:
         plan, n, part = job
@@ -195,9 +197,11 @@ class GradientWorkers:
         assert work.plan.challengers
         lead = work.plan.challengers.propose(n, work.rng)
         heat = lead.log_prob.new_full((n,), work.plan.heat)
-        drawn = score_led(self._generator, self._target, lead, heat, work.rng, work.clock, self._twin)
+        drawn = score_led(
+            *(self._generator, self._target, lead, heat, work.rng, work.clock, self._twin), redraws=self._redraws
+        )
         self._learn_stiff(work, drawn)
-        work.scored.append(drawn.detach())
+        work.scored.append(drawn.detach().pooled(self._redraws))
 
     def _visit(self, work: _Work, n: int) -> None:
         """Draws at the slow coordinates of challengers: where thermal structures are, whatever the flow draws."""
@@ -205,9 +209,11 @@ class GradientWorkers:
         found = work.plan.challengers.visit(n, work.rng)
         slow = Slow(found.label, found.torsions, torch.full_like(found.heat, work.plan.heat))
         none = torch.zeros_like(slow.heat)
-        drawn = score_stiff(self._generator, self._target, slow, none, work.rng, work.clock, self._twin)
+        drawn = score_stiff(
+            *(self._generator, self._target, slow, none, work.rng, work.clock, self._twin), redraws=self._redraws
+        )
         self._learn_stiff(work, drawn)
-        work.visited.append(drawn.detach())
+        work.visited.append(drawn.detach().pooled(self._redraws))
 
     def _own(self, work: _Work, n: int, n_hot: int) -> None:
         """Draws of the flow: first those with a uniform coordinate, last the hot ones."""
@@ -220,9 +226,11 @@ class GradientWorkers:
             through_slow=through,
             clock=work.clock,
             twin=self._twin,
+            redraws=self._redraws,
         )
-        own, _, _ = self._learn_stiff(work, drawn, (uniform < 0) & ~hot, uniform >= 0, hot)
-        work.scored.append(drawn.detach())
+        groups = ((uniform < 0) & ~hot, uniform >= 0, hot)
+        own, _, _ = self._learn_stiff(work, drawn, *(group.repeat(self._redraws) for group in groups))
+        work.scored.append(drawn.detach().pooled(self._redraws))
         work.own = own.detach()
         if len(own):
             work.losses["reverse_kl"] = reverse_kl(work.own) - work.own.log_weight.median()
@@ -235,7 +243,7 @@ class GradientWorkers:
         parts = [drawn.select(good & group) for group in groups] or [drawn.select(good)]
         for part in parts:
             if len(part):
-                work.loss = work.loss + self._method.own * len(part) * reverse_kl(part)
+                work.loss = work.loss + self._method.own * len(part) / self._redraws * reverse_kl(part)
         work.n_failed += len(drawn) - int(good.sum())
         return parts
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +45,14 @@ class Scored:
         """The draws of a boolean mask or of indices."""
         return Scored(self.slow[index], *(column[index] for column in self._columns()))
 
+    def pooled(self, redraws: int) -> Scored:
+        """The slow points, each with the mean weight of its ``redraws``; the other columns are of the first of them."""
+        if redraws == 1:
+            return self
+        by_redraw = self.log_weight.unflatten(0, (redraws, -1))
+        first = self.select(torch.arange(by_redraw.shape[1], device=by_redraw.device))
+        return replace(first, log_weight=torch.logsumexp(by_redraw, dim=0) - math.log(redraws))
+
     def detach(self) -> Scored:
         """The same numbers without their history."""
         return Scored(self.slow.map(Tensor.detach), *(column.detach() for column in self._columns()))
@@ -70,6 +79,7 @@ def score(
     through_slow: bool = False,
     clock: Clock | None = None,
     twin: Generator | None = None,
+    redraws: int = 1,
 ) -> Scored:
     """Draw ``n`` latents and weigh them against the softened target: n energies with forces.
 
@@ -79,11 +89,11 @@ def score(
     ``uniform (n,)`` names a slow coordinate to be drawn uniformly in each draw, or −1, and ``heat (n,)`` is ln T/T₀ of
     each, see :meth:`~boltzgen.flow.generator.Generator.sample_slow`. Draws whose energy fails have a weight that is
     not finite, and no gradient through the energy. With a ``twin`` the gradient is the path gradient, see
-    :meth:`~boltzgen.flow.generator.Generator.sample_stiff`.
+    :meth:`~boltzgen.flow.generator.Generator.sample_stiff`. For ``redraws`` see :func:`score_stiff`.
     """
     with torch.set_grad_enabled(through_slow and torch.is_grad_enabled()):
         slow, log_prob = generator.sample_slow(n, rng, uniform, heat)
-    return score_stiff(generator, target, slow, log_prob, rng, clock, twin)
+    return score_stiff(generator, target, slow, log_prob, rng, clock, twin, redraws)
 
 
 def score_led(
@@ -94,6 +104,7 @@ def score_led(
     rng: torch.Generator,
     clock: Clock | None = None,
     twin: Generator | None = None,
+    redraws: int = 1,
 ) -> Scored:
     """Draw what is left of latents whose first slow coordinates come from elsewhere, and weigh them as :func:`score`.
 
@@ -101,7 +112,7 @@ def score_led(
     """
     with torch.no_grad():
         slow, log_prob = generator.follow(lead, rng, heat)
-    return score_stiff(generator, target, slow, log_prob, rng, clock, twin)
+    return score_stiff(generator, target, slow, log_prob, rng, clock, twin, redraws)
 
 
 def score_stiff(
@@ -112,13 +123,20 @@ def score_stiff(
     rng: torch.Generator,
     clock: Clock | None = None,
     twin: Generator | None = None,
+    redraws: int = 1,
 ) -> Scored:
-    """Draw stiff coordinates once for each of given slow ones, and weigh them as :func:`score` does.
+    """Draw stiff coordinates for each of given slow ones, and weigh them as :func:`score` does.
 
-    ``log_prob (n,)`` is the density that the slow ones were drawn from.
+    ``log_prob (n,)`` is the density that the slow ones were drawn from. With several ``redraws`` of each there are as
+    many times n draws, all slow points in order and then all of them again.
     """
-    atlas = target.coordinates
-    stiff, log_conditional = generator.sample_stiff(slow, rng, twin)
+    atlas, of_levers = target.coordinates, None
+    if redraws > 1:
+        of_levers = generator.centre_of_levers(slow)
+        every = torch.arange(len(log_prob), device=log_prob.device).repeat(redraws)
+        slow, log_prob = slow[every], log_prob[every]
+        of_levers = None if of_levers is None else of_levers[every]
+    stiff, log_conditional = generator.sample_stiff(slow, rng, twin, of_levers)
     x, log_det = atlas.to_cartesian(slow.label, slow.torsions, stiff)
     started = time.perf_counter()
     u = target.reduced_potential(x, softening=PAIR_SOFTENING) * (-slow.heat).exp()

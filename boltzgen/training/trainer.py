@@ -111,13 +111,14 @@ class Trainer:
             self.challengers = Challengers(self.target, settings.seed)
         self.counters = Counters()
         from_data = self.method.learns_from_data_alone
-        cost = architecture.energies_per_draw
+        cost = architecture.energies_per_point
         self.budget = Budget(self.counters, settings.max_energies, settings.time_budget, cost=cost, of_frames=from_data)
         self.rounds = Rounds(self.budget, settings.exchange_share if self.challengers else 0.0)
         held_out = self.sources.data.held_out if self.sources.data else None
         self.held_out = HeldOut(held_out, best_wins=from_data)
         self.history: list[dict[str, float]] = []
         learns_from_draws_alone = self.method.replay and not (self.method.data or self.method.spread)
+        self._redraws = architecture.redraws
         self._slow_steps = SLOW_STEPS if architecture.levers and learns_from_draws_alone else 0
         self._skipped_in_a_row = 0
 
@@ -221,7 +222,7 @@ class Trainer:
         plan = StepPlan(batch, heat, memory.hot, memory.pools, seed, challengers, visits, memory.visited)
         step = workers.step(plan)
         waited += time.perf_counter()
-        counters.add_step(step, batch, self.method, replays=bool(memory.pools))
+        counters.add_step(step, batch, self.method, self._redraws, replays=bool(memory.pools))
         memory.add(step.scored, step.visited)
         if self._move(step, rate):
             waited += self._move_slow(workers, plan, rate, step.losses)

@@ -131,7 +131,7 @@ def energy_budget(settings: TrainConfig, architecture: Architecture, n_frames: i
     of_preset = PRESETS[settings.preset]
     if method_of(settings).learns_from_data_alone:
         return min(of_preset, EPOCHS * n_frames)
-    return round(of_preset * architecture.energies_per_draw / architecture.cost_of_draw)
+    return round(of_preset * architecture.energies_per_point / architecture.cost_of_point)
 
 
 def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:

@@ -17,6 +17,7 @@ from boltzgen.flow.generator import Generator
 from boltzgen.flow.relaxation import Relaxation, relax
 from boltzgen.sampling.draw import BoltzmannGenerator
 from boltzgen.storage.tree import get_tree, put_tree
+from boltzgen.training.objectives import PAIR_SOFTENING, score_stiff
 from boltzgen.training.trainer import Trainer, TrainSettings
 
 LEVERS = (3, 7, 11)
@@ -113,6 +114,24 @@ def test_redraws_of_one_slow_point_relax_the_levers_once(flow, dipeptide_target)
         assert torch.equal(found, expected)
 
 
+def test_redraws_of_a_training_weigh_each_slow_point_by_the_mean(flow, dipeptide_target):
+    """Against the density of each draw, found again from the draw; 12 energies of a point and 7 of a draw."""
+    slow, log_slow = flow.sample_slow(6, rng())
+    flow.take_energies()
+    drawn = score_stiff(flow, dipeptide_target, slow, log_slow, rng(1), redraws=3)
+    assert (len(drawn), flow.take_energies()) == (18, 6 * (12 + 3 * 6))
+    x, log_det = dipeptide_target.coordinates.to_cartesian(drawn.slow.label, drawn.slow.torsions, drawn.stiff)
+    u = dipeptide_target.reduced_potential(x, softening=PAIR_SOFTENING)
+    expected = log_det - u - log_slow.repeat(3) - flow.log_prob_stiff(drawn.stiff, drawn.slow)
+    assert torch.allclose(drawn.log_weight, expected, rtol=0.0, atol=1e-7)
+    pooled = drawn.pooled(3)
+    assert torch.equal(pooled.slow.torsions, slow.torsions)
+    for k in range(6):
+        of_point = (drawn.slow.torsions == slow.torsions[k]).all(1)
+        assert of_point.sum() == 3
+        assert pooled.log_weight[k].item() == pytest.approx(drawn.log_weight[of_point].exp().mean().log().item())
+
+
 def test_the_density_is_the_jacobian_of_the_whole_map_with_its_relaxations(flow):
     slow, _ = flow.sample_slow(1, rng(3))
     lines = torch.randn(1, flow.architecture.n_stiff, generator=rng(4), dtype=torch.float64)
@@ -131,10 +150,10 @@ def test_a_generator_with_levers_refuses_to_draw_without_its_target(architecture
         Generator(architecture).sample(2, rng())
 
 
-def test_energies_of_relaxation_are_counted_once(flow, architecture):
+def test_energies_of_relaxation_are_counted_once(flow):
     flow.take_energies()
     flow.sample(10, rng())
-    assert flow.take_energies() == 10 * (architecture.energies_per_draw - 1) == 10 * 18
+    assert flow.take_energies() == 10 * 18
     assert flow.take_energies() == 0
 
 
@@ -148,9 +167,10 @@ def test_a_training_counts_every_energy_of_relaxation_and_stays_in_its_budget(di
     settings = TrainSettings(max_energies=60_000, exchange_share=0.0)
     trainer = Trainer(dipeptide_target, architecture, settings, threads=threads)
     trainer.run(lambda progress: None, lambda: True, lambda: None)
-    draws = sum(int(row["batch"]) for row in trainer.history)
-    assert trainer.counters.energies == draws * architecture.energies_per_draw
-    assert 60_000 - architecture.energies_per_draw < trainer.counters.energies <= 60_000
+    points = sum(int(row["batch"]) for row in trainer.history)
+    assert architecture.energies_per_point == 12 + 2 * 7
+    assert trainer.counters.energies == points * architecture.energies_per_point
+    assert 60_000 - architecture.energies_per_point < trainer.counters.energies <= 60_000
 
 
 def test_levers_survive_being_stored(tmp_path, architecture):
