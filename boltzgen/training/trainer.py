@@ -118,7 +118,6 @@ class Trainer:
         self.held_out = HeldOut(held_out, best_wins=from_data)
         self.history: list[dict[str, float]] = []
         learns_from_draws_alone = self.method.replay and not (self.method.data or self.method.spread)
-        self._redraws = architecture.redraws
         self._slow_steps = SLOW_STEPS if architecture.levers and learns_from_draws_alone else 0
         self._skipped_in_a_row = 0
 
@@ -222,7 +221,8 @@ class Trainer:
         plan = StepPlan(batch, heat, memory.hot, memory.pools, seed, challengers, visits, memory.visited)
         step = workers.step(plan)
         waited += time.perf_counter()
-        counters.add_step(step, batch, self.method, self._redraws, replays=bool(memory.pools))
+        redraws = self.generator.architecture.redraws
+        counters.add_step(step, batch, self.method, redraws, replays=bool(memory.pools))
         memory.add(step.scored, step.visited)
         if self._move(step, rate):
             waited += self._move_slow(workers, plan, rate, step.losses)
