@@ -71,7 +71,7 @@ class Variant:
     method: Method = ANNEALED
     schedule: type[Schedule] = Schedule
     optimizer: type[Optimizer] = Optimizer
-    exchange_share: float = TrainSettings.exchange_share
+    exchange_share: float | None = TrainSettings.exchange_share
     hot_share: float = SampleConfig().hot_share
     """Of the samples."""
 

@@ -159,11 +159,11 @@ class TrainConfig(_Section):
     data_weight: float = Field(
         default=0.5, ge=0, le=1, description="a of (1 - a) losses of energies + a loss of data, where there are data"
     )
-    exchange_share: float = Field(
-        default=1 / 3,
+    exchange_share: float | None = Field(
+        default=None,
         ge=0,
         le=0.9,
-        description="of the energies, for replica exchange that looks for what the flow lacks",
+        description="of the energies, for replica exchange that looks for what the flow lacks; unset: 1/3, chains 0.6",
     )
     rc: str | None = Field(
         default=None, min_length=1, description="torsion (phi:ALA2 or 4-6-8-14) or distance (1-12) to be spread evenly"

@@ -15,6 +15,9 @@ REDRAWS = 2
 RELAXED_POINT = 4.5
 """Time of learning from a slow point whose draws relax over that of one that does not: 3 to 6 for 62 and 102 atoms."""
 
+EXCHANGE_SHARE, EXCHANGE_SHARE_OF_RELAXED = 1 / 3, 0.6
+"""Of the energies of a training, for replica exchange: a draw that relaxes costs many, and these are cheap."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -49,6 +52,11 @@ class Architecture:
     def cost_of_point(self) -> float:
         """Time that learning from a slow point takes, about, in units of that without relaxation."""
         return RELAXED_POINT if self.levers else 1.0
+
+    @property
+    def exchange_share(self) -> float:
+        """Share of the energies of a training for replica exchange, unless another is asked for."""
+        return EXCHANGE_SHARE_OF_RELAXED if self.levers else EXCHANGE_SHARE
 
     @classmethod
     def of(cls, coordinates: Coordinates, *, relaxes: bool = True, **sizes: int) -> Architecture:

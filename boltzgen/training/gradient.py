@@ -111,7 +111,7 @@ class GradientWorkers:
 
     def step(self, plan: StepPlan) -> StepGradient:
         """The gradient of one step: the sum over its parts."""
-        return self._sum_of_parts(self._part, plan)
+        return self._sum_of_parts(self._part, plan, self._redraws * plan.batch)
 
     def slow_step(self, plan: StepPlan, number: int) -> StepGradient:
         """The gradient of the slow coordinates alone, from as many earlier draws again; ``number`` tells it apart."""
@@ -119,18 +119,19 @@ class GradientWorkers:
         def part(job: tuple[StepPlan, int, int]) -> Part:
             return self._slow_part(job, number)
 
-        return self._sum_of_parts(part, plan)
+        return self._sum_of_parts(part, plan, plan.batch)
 
-    def _sum_of_parts(self, part: Callable[[tuple[StepPlan, int, int]], Part], plan: StepPlan) -> StepGradient:
-        n_parts = self._n_parts(plan.batch)
+    def _sum_of_parts(
+        self, part: Callable[[tuple[StepPlan, int, int]], Part], plan: StepPlan, draws: int
+    ) -> StepGradient:
+        n_parts = self._n_parts(draws)
         sizes = [(plan.batch + k) // n_parts for k in range(n_parts)]
         jobs = [(plan, n, k) for k, n in enumerate(sizes)]
         return StepGradient.of(list(self._pool.map(part, jobs) if self._pool else map(part, jobs)))
 
-    def _n_parts(self, batch: int) -> int:
+    def _n_parts(self, draws: int) -> int:
         if self._device.type != "cpu":
             return 1
-        draws = batch * self._redraws
         return max(-(-draws // PART_SIZE), min(2, draws // SMALLEST_PART), 1)
 
     def _part(self, job: tuple[StepPlan, int, int]) -> Part:

@@ -49,14 +49,15 @@ JUDGE_EVERY = 100
 class TrainSettings:
     """Method, budget and seed of a training run; ``time_budget`` in seconds.
 
-    ``max_energies`` counts draws of frames where the method evaluates no energies. ``exchange_share`` of the energies
-    is spent on challengers by replica exchange, if the budget is large enough for some rounds of it.
+    ``max_energies`` counts draws of frames where the method evaluates no energies. ``exchange_share`` of the energies,
+    by default that of the architecture, is spent on challengers by replica exchange, if the budget is large enough for
+    some rounds of it.
     """
 
     max_energies: int | None
     time_budget: float | None = None
     start_temperature: float = 600.0
-    exchange_share: float = 1 / 3
+    exchange_share: float | None = None
     learning_rate: float = 3e-3
     seed: int = 0
     method: Method = ANNEALED
@@ -98,8 +99,8 @@ class Trainer:
             self.generator = Generator(architecture).attach(self.target).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = Optimizer(self.generator)
-        share = SHARE_OF_DEAR if architecture.levers else 1.0
-        self.schedule = Schedule(learning_rate=settings.learning_rate, share=share)
+        of_batch = SHARE_OF_DEAR if architecture.levers else 1.0
+        self.schedule = Schedule(learning_rate=settings.learning_rate, share=of_batch)
         start = max(settings.start_temperature if self.method.cools else 0.0, target.temperature)
         limit = max(GAP_LIMIT, GAP_OF_TORSION * target.coordinates.n_slow)
         self.cooling = Cooling(start, target.temperature, gap_limit=limit)
@@ -107,13 +108,14 @@ class Trainer:
             self.cooling.level = self.cooling.levels
         self.memory = Memory(self.cooling, self.method, settings.seed)
         self.challengers: Challengers | None = None
-        if self.method.challengers and settings.exchange_share and can_propose(self.target):
+        share = architecture.exchange_share if settings.exchange_share is None else settings.exchange_share
+        if self.method.challengers and share and can_propose(self.target):
             self.challengers = Challengers(self.target, settings.seed)
         self.counters = Counters()
         from_data = self.method.learns_from_data_alone
         cost = architecture.energies_per_point
         self.budget = Budget(self.counters, settings.max_energies, settings.time_budget, cost=cost, of_frames=from_data)
-        self.rounds = Rounds(self.budget, settings.exchange_share if self.challengers else 0.0)
+        self.rounds = Rounds(self.budget, share if self.challengers else 0.0)
         held_out = self.sources.data.held_out if self.sources.data else None
         self.held_out = HeldOut(held_out, best_wins=from_data)
         self.history: list[dict[str, float]] = []

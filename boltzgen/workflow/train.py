@@ -13,7 +13,7 @@ import torch
 
 from boltzgen.config import Config, TrainConfig
 from boltzgen.errors import ConflictError, InputError
-from boltzgen.flow.architecture import Architecture
+from boltzgen.flow.architecture import EXCHANGE_SHARE, Architecture
 from boltzgen.flow.generator import Generator
 from boltzgen.interrupts import Interrupts
 from boltzgen.storage.atomic import atomic_write, open_hdf5, sha256_of
@@ -131,7 +131,8 @@ def energy_budget(settings: TrainConfig, architecture: Architecture, n_frames: i
     of_preset = PRESETS[settings.preset]
     if method_of(settings).learns_from_data_alone:
         return min(of_preset, EPOCHS * n_frames)
-    return round(of_preset * architecture.energies_per_point / architecture.cost_of_point)
+    of_points = of_preset * (1.0 - EXCHANGE_SHARE) / architecture.cost_of_point
+    return round(of_points * architecture.energies_per_point / (1.0 - architecture.exchange_share))
 
 
 def _run(trainer: Trainer, stage: Stage, learnt_from: Summary) -> StageResult:

@@ -213,6 +213,13 @@ def test_short_trainings_have_no_exchange(double):
     assert double.train(ANNEALED, max_energies=50_000).counts()["n_exchange_energies"] == 0
 
 
+@pytest.mark.parametrize(("levers", "asked", "share"), [((), None, 1 / 3), ((1,), None, 0.6), ((1,), 0.1, 0.1)])
+def test_exchange_has_a_larger_share_where_draws_are_dear(double, levers, asked, share):
+    architecture = replace(double.architecture, levers=levers)
+    trainer = Trainer(double.target, architecture, TrainSettings(10**7, exchange_share=asked))
+    assert trainer.rounds.share == share
+
+
 @pytest.mark.parametrize("dear", [False, True])
 def test_resumed_training_goes_on_with_its_challengers(double, dear):
     """Visits are made where draws are dear alone."""
