@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 STAGES = ("prepare", "train", "sample", "reweight", "analyze")
 
+SIGNS_OF_SMILES = frozenset("()[]=#@")
+"""Characters that names of files seldom have."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -72,7 +75,8 @@ def new_run(source: str | None, smiles: str | None, output: Path | None) -> Path
         if path.is_dir():
             raise InputError(f"{source}: is a folder. Give a structure file.")
         if not path.exists():
-            raise InputError(f"{source}: no such file. Check the path.")
+            hint = ", or give a SMILES by --smiles" if set(source) & SIGNS_OF_SMILES else ""
+            raise InputError(f"{source}: no such file. Check the path{hint}.")
         if not os.access(path, os.R_OK):
             raise StorageError(f"{source}: cannot be read. Check its permissions.")
     if output is None:

@@ -111,7 +111,8 @@ def test_help_shows_the_defaults_that_the_configuration_has():
 
 USAGE = [
     ([], "no molecule is given"),
-    (["none.pdb"], "none.pdb: no such file"),
+    (["none.pdb"], "none.pdb: no such file. Check the path."),
+    (["CC(=O)NC"], "CC(=O)NC: no such file. Check the path, or give a SMILES by --smiles."),
     (["mol.run"], "mol.run: is a folder"),
     (["--smiles", "CC"], "Add -o NAME.run"),
     (["mol.pdb", "--max-time", "soon"], "--max-time soon: must be a time"),
